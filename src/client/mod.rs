@@ -1,0 +1,1 @@
+//! What a program that uses the cluster calls. (interface; implementation to come)

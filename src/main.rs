@@ -1,0 +1,3 @@
+//! The `dfs` binary.
+
+fn main() {}

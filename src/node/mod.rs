@@ -1,0 +1,1 @@
+//! One server process. (interface; implementation to come)

@@ -1,0 +1,18 @@
+//! What travels between a client and a node: one request frame, one reply frame, and for chunks
+//! raw bytes behind or before them. Frames are `codec` bytes; every decoder is fuzzed.
+//!
+//! ```text
+//! control:    C → N  frame(Call)                     N → C  frame(Answer)
+//! put chunk:  C → N  frame(Call::PutChunk) raw bytes N → C  frame(Answer)
+//! get chunk:  C → N  frame(Call::GetChunk)           N → C  frame(Answer::Chunk) raw bytes
+//! ```
+//! Raw bytes of a chunk are exactly as many as the frame announced.
+
+mod call;
+mod view;
+
+pub use call::{Answer, Call, Ticket, TicketRight};
+pub use view::{
+    ChunkLocation, DeletedView, DirView, EntryView, FileView, FsckReport, GroupView, NodeView,
+    Resolved, RouteView, StatusView, VersionView, WhoAmI,
+};

@@ -1,0 +1,164 @@
+//! What reads answer: entries, listings, status. Plain data; the JSON of the command line is
+//! made from these in `cmd`.
+
+use super::call::Ticket;
+use crate::types::{
+    ChunkHash, ClusterId, DirTotals, DirVersion, FileAttrs, GroupId, Inode, Kind, Mac, Name,
+    NodeId, ShardTime, WallTime,
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileView {
+    pub inode: Inode,
+    pub attrs: FileAttrs,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirView {
+    pub inode: Inode,
+    pub version: DirVersion,
+    pub owner: String,
+    pub group: String,
+    pub mode: u16,
+    pub created: WallTime,
+    pub modified: WallTime,
+    pub totals: DirTotals,
+}
+
+/// One name with what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryView {
+    File(FileView),
+    Dir(DirView),
+    /// A listing without attributes: only what the entry itself says.
+    Bare {
+        inode: Inode,
+        kind: Kind,
+    },
+}
+
+impl EntryView {
+    pub fn kind(&self) -> Kind {
+        match self {
+            EntryView::File(_) => Kind::File,
+            EntryView::Dir(_) => Kind::Dir,
+            EntryView::Bare { kind, .. } => *kind,
+        }
+    }
+}
+
+/// Where the bytes of a file version are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    pub file: FileView,
+    /// The content itself, if it is inline.
+    pub inline: Option<Bytes>,
+    /// One page of the manifest (empty for inline content).
+    pub chunks: Vec<ChunkLocation>,
+    /// What to show to the chunks' owners; its right covers these chunks.
+    pub ticket: Option<Ticket>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkLocation {
+    pub hash: ChunkHash,
+    pub len: u32,
+    /// Proves that the ticket covers this chunk.
+    pub mac: Mac,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionView {
+    pub attrs: FileAttrs,
+    pub current: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedView {
+    pub name: Name,
+    pub kind: Kind,
+    pub at: ShardTime,
+    /// Milliseconds of shard time until it is gone for good.
+    pub left_ms: u64,
+}
+
+/// The answer to the first call on a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoAmI {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    /// The caller's user name as the node sees it.
+    pub user: String,
+    /// Version of the node's program.
+    pub version: String,
+    pub routes: Vec<RouteView>,
+    /// Content up to this many bytes goes inline.
+    pub inline_bytes: u64,
+    pub chunk_bytes: u64,
+}
+
+/// Which shard owns a prefix, and its time for sessions that meet it now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteView {
+    pub prefix: String,
+    pub shard: GroupId,
+    pub leader: Option<NodeId>,
+    pub time: ShardTime,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    pub cluster: ClusterId,
+    /// `green`, `yellow` or `red`.
+    pub health: String,
+    /// Why it is not green, in words.
+    pub reasons: Vec<String>,
+    pub nodes: Vec<NodeView>,
+    pub groups: Vec<GroupView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    pub node: NodeId,
+    pub address: String,
+    pub state: String,
+    pub zone: String,
+    pub rack: String,
+    pub version: String,
+    /// Bytes of the file system that holds the data directory.
+    pub disk_total: u64,
+    pub disk_available: u64,
+    pub chunks: u64,
+    pub chunk_bytes: u64,
+    /// Groups this node leads.
+    pub leaders: u64,
+    pub uptime_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupView {
+    pub group: GroupId,
+    pub prefix: String,
+    pub leader: Option<NodeId>,
+    pub replicas: Vec<NodeId>,
+    pub term: u64,
+    pub applied: u64,
+    pub entries: u64,
+    pub bytes: u64,
+    /// Deletions whose records are still being cleaned up.
+    pub deletions: u64,
+}
+
+/// What `fsck` found; empty `problems` is clean.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FsckReport {
+    pub dirs: u64,
+    pub files: u64,
+    pub versions: u64,
+    pub references: u64,
+    pub chunks: u64,
+    pub chunk_bytes: u64,
+    pub problems: Vec<String>,
+}
