@@ -20,6 +20,7 @@
 //!    metadata records by a checksum that is bound to their key.
 
 pub mod chunks;
+pub mod overlay;
 pub mod record;
 pub mod wal;
 

@@ -1,0 +1,67 @@
+//! Replica records: which groups this node has, where their records are and up to where they
+//! are applied. Written by each fold in the same transaction as the records they speak of.
+
+use super::slot_key;
+use crate::codec;
+use crate::env::{BaseOp, MetaBase};
+use crate::error::{Error, Result};
+use crate::store::record;
+use crate::store::wal::LogPosition;
+use crate::types::{GroupId, ReplicaId, Slot};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The node's own slot.
+const NODE_SLOT: Slot = Slot(0);
+const REPLICAS: u8 = 1;
+
+/// Up to where a replica is applied, and the members as of there (encoded by `raft`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaMark {
+    pub position: LogPosition,
+    pub members: Bytes,
+}
+
+/// One replica of a group on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaRecord {
+    pub group: GroupId,
+    /// This replica's id; never used again in its group.
+    pub replica: ReplicaId,
+    /// Where its records are.
+    pub slot: Slot,
+    pub mark: ReplicaMark,
+}
+
+fn key(group: GroupId) -> Vec<u8> {
+    let mut key = vec![REPLICAS];
+    key.extend_from_slice(&group.0.to_be_bytes());
+    key
+}
+
+/// The operation that stores a replica record.
+pub(super) fn put(replica: &ReplicaRecord) -> BaseOp {
+    let key = key(replica.group);
+    BaseOp::Put(slot_key(NODE_SLOT, &key), record::seal(&key, &codec::encode(replica)))
+}
+
+/// All replica records of a base.
+pub(super) fn load(base: &dyn MetaBase) -> Result<Vec<ReplicaRecord>> {
+    let mut found = Vec::new();
+    let mut failed = None;
+    let start = slot_key(NODE_SLOT, &[REPLICAS]);
+    let end = slot_key(NODE_SLOT, &[REPLICAS + 1]);
+    base.begin_read()?.scan(&start, Some(&end), &mut |key, stored| {
+        let decoded = record::open(&key[4..], stored).and_then(codec::decode::<ReplicaRecord>);
+        match decoded {
+            Ok(replica) => found.push(replica),
+            Err(error) => failed = Some(error),
+        }
+        failed.is_none()
+    })?;
+    match failed {
+        Some(error) => Err(Error::corrupt(format!("a replica record is damaged ({error})"))
+            .hint("restore the node's metadata from its peers or a backup")),
+        None => Ok(found),
+    }
+}

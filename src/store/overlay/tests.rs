@@ -1,0 +1,250 @@
+//! The overlay against a plain model: every view shows the state at its own sequence, whatever
+//! is published, frozen and folded meanwhile.
+
+use super::fold::operations;
+use super::{FoldOptions, MetaStore, ReplicaMark, ReplicaRecord, View};
+use crate::env::{BaseOp, MetaBase, MetaRead};
+use crate::error::Result;
+use crate::store::SlotRead;
+use crate::store::wal::LogPosition;
+use crate::types::{GroupId, LogIndex, ReplicaId, Slot};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// An ordered map as a base.
+#[derive(Default)]
+struct MapBase(Mutex<Arc<Map>>);
+
+struct MapRead(Arc<Map>);
+
+impl MetaRead for MapRead {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(self.0.get(key).map(|value| value.clone().into()))
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut crate::env::base::Visit<'_>,
+    ) -> Result<()> {
+        for (key, value) in self.0.range(from.to_vec()..) {
+            if to.is_some_and(|to| key[..] >= *to) || !visit(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MetaBase for MapBase {
+    fn begin_read(&self) -> Result<Box<dyn MetaRead>> {
+        Ok(Box::new(MapRead(self.0.lock().clone())))
+    }
+
+    fn commit(&self, ops: Vec<BaseOp>) -> Result<()> {
+        let mut map = self.0.lock();
+        for op in ops {
+            match op {
+                BaseOp::Put(key, value) => Arc::make_mut(&mut map).insert(key.into(), value.into()),
+                BaseOp::Delete(key) => Arc::make_mut(&mut map).remove(&key[..]),
+            };
+        }
+        Ok(())
+    }
+
+    fn used_bytes(&self) -> Result<u64> {
+        Ok(0)
+    }
+}
+
+const GROUP: GroupId = GroupId(1);
+
+fn mark(index: u64) -> ReplicaMark {
+    let position = LogPosition { term: 1, leader: 1, index: LogIndex(index) };
+    ReplicaMark { position, members: Bytes::new() }
+}
+
+fn replica(group: u64, slot: u32) -> ReplicaRecord {
+    ReplicaRecord {
+        group: GroupId(group),
+        replica: ReplicaId(1),
+        slot: Slot(slot),
+        mark: mark(1),
+    }
+}
+
+fn store(base: Arc<MapBase>) -> Arc<MetaStore> {
+    MetaStore::open(base, FoldOptions::default()).unwrap()
+}
+
+/// A fold without a log: freeze, commit, thaw.
+fn fold(store: &MetaStore) {
+    if let Some(cut) = store.freeze() {
+        store.base.commit(operations(&cut.layer.read(), &cut.replicas).0).unwrap();
+        store.thaw(cut);
+    }
+}
+
+fn all(view: &View, from: &[u8], to: Option<&[u8]>) -> Map {
+    let mut map = Map::new();
+    let mut last: Option<Vec<u8>> = None;
+    view.scan(from, to, &mut |key, value| {
+        assert!(last.as_deref().is_none_or(|last| last < key), "keys come in order, once");
+        last = Some(key.to_vec());
+        map.insert(key.to_vec(), value.to_vec());
+        Ok(true)
+    })
+    .unwrap();
+    map
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(Vec<(u8, Option<u8>)>),
+    View,
+    DropView(u8),
+    Freeze,
+    Commit,
+    Thaw,
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => proptest::collection::vec((0u8..24, proptest::option::of(any::<u8>())), 0..6)
+            .prop_map(Step::Publish),
+        3 => Just(Step::View),
+        2 => any::<u8>().prop_map(Step::DropView),
+        2 => Just(Step::Freeze),
+        2 => Just(Step::Commit),
+        2 => Just(Step::Thaw),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn each_view_keeps_its_state(steps in proptest::collection::vec(step(), 1..80)) {
+        let base = Arc::new(MapBase::default());
+        let mut meta = store(base.clone());
+        meta.add_replica(replica(1, 1), vec![]);
+        let (mut now, mut folded, mut index) = (Map::new(), Map::new(), 1);
+        // A fold in progress: its cut, the state it froze, and whether it is in the base yet.
+        let mut cut = None;
+        let mut views: Vec<(View, Map)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Publish(changes) => {
+                    index += 1;
+                    let changes = changes
+                        .into_iter()
+                        .map(|(key, value)| {
+                            match value {
+                                Some(value) => now.insert(vec![key], vec![value]),
+                                None => now.remove(&vec![key]),
+                            };
+                            (vec![key].into(), value.map(|value| vec![value].into()))
+                        })
+                        .collect();
+                    meta.publish(GROUP, mark(index), changes);
+                }
+                Step::View => views.push((meta.view(Slot(1)).unwrap(), now.clone())),
+                Step::DropView(at) if !views.is_empty() => {
+                    views.swap_remove(at as usize % views.len());
+                }
+                Step::Freeze if cut.is_none() => {
+                    cut = meta.freeze().map(|cut| (cut, now.clone(), index));
+                }
+                Step::Commit => {
+                    if let Some((cut, state, _)) = &cut {
+                        base.commit(operations(&cut.layer.read(), &cut.replicas).0).unwrap();
+                        folded = state.clone();
+                    }
+                }
+                Step::Thaw => {
+                    if let Some((done, state, at)) = cut.take() {
+                        base.commit(operations(&done.layer.read(), &done.replicas).0).unwrap();
+                        folded = state;
+                        meta.thaw(done);
+                        let (_, replica) = meta.replica(GROUP).unwrap();
+                        prop_assert_eq!(replica.mark.position.index.0, at);
+                    }
+                }
+                Step::Reopen => {
+                    views.clear();
+                    cut = None;
+                    meta = store(base.clone());
+                    // What was never folded is gone: the log would bring it back.
+                    now = folded.clone();
+                    match meta.replica(GROUP) {
+                        Some((replica, _)) => index = replica.mark.position.index.0,
+                        None => {
+                            meta.add_replica(replica(1, 1), vec![]);
+                            index = 1;
+                        }
+                    }
+                }
+                _ => {}
+            }
+            for (view, expected) in &views {
+                prop_assert_eq!(&all(view, &[], None), expected);
+                prop_assert_eq!(
+                    all(view, &[5], Some(&[9])),
+                    expected.range(vec![5]..vec![9]).map(|(k, v)| (k.clone(), v.clone())).collect()
+                );
+                for key in 0u8..24 {
+                    let found = view.get(&[key]).unwrap().map(|value| value.to_vec());
+                    prop_assert_eq!(found.as_ref(), expected.get(&vec![key]));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn slots_do_not_see_each_other() {
+    let meta = store(Arc::default());
+    meta.add_replica(replica(1, 1), vec![(b"k".as_slice().into(), Some("one".into()))]);
+    meta.add_replica(replica(2, 2), vec![(b"k".as_slice().into(), Some("two".into()))]);
+    for _ in 0..2 {
+        let value = |slot| meta.view(Slot(slot)).unwrap().get(b"k").unwrap().unwrap();
+        assert_eq!((&value(1)[..], &value(2)[..]), (&b"one"[..], &b"two"[..]));
+        assert_eq!(all(&meta.view(Slot(1)).unwrap(), &[], None).len(), 1);
+        fold(&meta);
+    }
+}
+
+#[test]
+fn a_damaged_record_is_an_error_for_its_reader() {
+    let base = Arc::new(MapBase::default());
+    let meta = store(base.clone());
+    meta.add_replica(replica(1, 1), vec![(b"k".as_slice().into(), Some("value".into()))]);
+    fold(&meta);
+    for value in Arc::make_mut(&mut base.0.lock()).values_mut() {
+        value[0] ^= 1;
+    }
+    let view = meta.view(Slot(1)).unwrap();
+    assert_eq!(view.get(b"k").unwrap_err().code, crate::error::Code::Corrupt);
+    assert!(view.scan(&[], None, &mut |_, _| Ok(true)).is_err());
+    assert!(MetaStore::open(base, FoldOptions::default()).is_err());
+}
+
+#[test]
+fn bytes_return_to_zero_after_a_fold_and_overwrites_coalesce() {
+    let meta = store(Arc::default());
+    meta.add_replica(replica(1, 1), vec![]);
+    for index in 2..1000 {
+        meta.publish(GROUP, mark(index), vec![(b"hot".as_slice().into(), Some("v".into()))]);
+    }
+    assert!(meta.active_bytes() < 1024, "an unseen value is displaced, not kept");
+    fold(&meta);
+    assert_eq!(meta.active_bytes(), 0);
+}
