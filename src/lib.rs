@@ -8,7 +8,7 @@
 //! | 6 | `sim` (tests) | simulated clusters |
 //! | 5 | [`node`] | composition of one server process: groups, services, workers |
 //! | 4 | [`client`] | routes, sessions, retries, upload, download |
-//! | 3 | [`shard`], [`raft`], [`ring`] | the metadata plane, its consensus, the data plane's placement |
+//! | 3 | [`shard`], [`root`], [`raft`], [`ring`] | the metadata plane, its consensus, the data plane's placement |
 //! | 2 | [`store`], [`net`], [`cluster`] | one node's disk, QUIC, identities and the cluster's CA |
 //! | 1 | [`proto`] | what travels between processes, with its bounds |
 //! | 0 | [`env`], [`types`], [`codec`], [`error`], [`limits`], [`config`] | seams, vocabulary, bytes |
@@ -29,6 +29,7 @@ pub mod node;
 pub mod proto;
 pub mod raft;
 pub mod ring;
+pub mod root;
 pub mod shard;
 pub mod store;
 pub mod types;
