@@ -60,10 +60,12 @@ pub trait Disk: Send + Sync + 'static {
     ) -> BoxFuture<'a, io::Result<Arc<dyn DiskFile>>>;
     /// Replaces `to` if it exists.
     fn rename<'a>(&'a self, from: &'a Path, to: &'a Path) -> BoxFuture<'a, io::Result<()>>;
+    /// Removes a file.
     fn remove<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>>;
-    /// Makes the directory and its parents; fine if it exists.
+    /// Makes the directory and its parents; fine if it exists. The new names are durable on
+    /// return.
     fn create_dir<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>>;
-    /// Names in a directory, sorted.
+    /// Names in a directory (without its own path), sorted.
     fn list<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Vec<PathBuf>>>;
     fn sync_dir<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>>;
     fn space<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Space>>;
