@@ -1,10 +1,21 @@
 //! The ordered key-value base under the overlay and under the pack index: LMDB in production, an
-//! ordered map in simulation; both pass the conformance suite below (`base::conformance`).
+//! ordered map in simulation; both pass one conformance suite.
 //!
 //! Keys are 1 to 511 bytes (LMDB's limit), ordered as bytes.
 
-use crate::error::Result;
+#[cfg(test)]
+mod conformance;
+mod lmdb;
+mod model;
+
+pub use lmdb::{LmdbBase, META_MAP_BYTES};
+pub use model::{BaseState, ModelBase};
+
+use crate::error::{Error, Result};
 use bytes::Bytes;
+
+/// Longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 511;
 
 /// One change of a commit. Later ones win.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,4 +45,23 @@ pub trait MetaBase: Send + Sync + 'static {
     fn commit(&self, ops: Vec<BaseOp>) -> Result<()>;
     /// Bytes in use on disk.
     fn used_bytes(&self) -> Result<u64>;
+}
+
+/// Refuses a commit with a key that LMDB cannot hold, before anything is changed.
+fn check_ops(ops: &[BaseOp]) -> Result<()> {
+    for op in ops {
+        let (BaseOp::Put(key, _) | BaseOp::Delete(key)) = op;
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return Err(Error::failed(format!(
+                "a key has {} bytes (1 to {KEY_BYTES_MAX} are allowed)",
+                key.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The bounds of a scan; `None` if nothing can lie between them.
+fn check_range<'a>(from: &'a [u8], to: Option<&'a [u8]>) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+    to.is_none_or(|to| from < to).then_some((from, to))
 }

@@ -1,0 +1,115 @@
+//! System calls on one open file, for `RealDisk`. They block: only the disk's threads call them.
+
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::fs::FallocateFlags;
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice};
+
+/// Parts of one `pwritev` (Linux `IOV_MAX`).
+const PARTS_MAX: usize = 1_024;
+/// Above this a read asks for the file's length first, so that a wrong length allocates nothing.
+const UNCHECKED_READ_MAX: usize = 1 << 20;
+/// What `zero` writes from.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// Zeros in one system call: 1 MiB.
+const ZERO_PARTS: usize = 16;
+
+/// Up to `len` bytes at `offset`; fewer only at the end of the file.
+pub fn read(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
+    let len = if len > UNCHECKED_READ_MAX {
+        let left = file.metadata()?.len().saturating_sub(offset);
+        len.min(usize::try_from(left).unwrap_or(usize::MAX))
+    } else {
+        len
+    };
+    let mut out = Vec::with_capacity(len);
+    while out.len() < len {
+        let at = offset_after(offset, out.len())?;
+        match rustix::io::pread(file, spare_capacity(&mut out), at) {
+            Ok(0) => break,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // The allocator may have given more room than was asked for.
+    out.truncate(len);
+    Ok(Bytes::from(out))
+}
+
+/// Writes all parts one behind the other.
+pub fn write(file: &File, offset: u64, parts: &[Bytes]) -> io::Result<()> {
+    let mut at = offset;
+    for parts in parts.chunks(PARTS_MAX) {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        at = write_slices(file, at, &mut slices)?;
+    }
+    Ok(())
+}
+
+/// Writes zeros over a range.
+pub fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let end = end_of(offset, len)?;
+    let mut at = offset;
+    while at < end {
+        let mut slices = Vec::with_capacity(ZERO_PARTS);
+        let mut left = end - at;
+        while left > 0 && slices.len() < ZERO_PARTS {
+            let size = left.min(ZEROS.len() as u64);
+            // At most `ZEROS.len()`, so it fits.
+            slices.push(IoSlice::new(&ZEROS[..size as usize]));
+            left -= size;
+        }
+        at = write_slices(file, at, &mut slices)?;
+    }
+    Ok(())
+}
+
+/// Gives a range back; where the file system cannot, it is overwritten, so that it reads as
+/// zeros at least. Never changes the file's length.
+pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let end = end_of(offset, len)?;
+    if len == 0 {
+        return Ok(());
+    }
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(file, flags, offset, len) {
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            let end = end.min(file.metadata()?.len());
+            zero(file, offset, end.saturating_sub(offset))
+        }
+        other => other.map_err(io::Error::from),
+    }
+}
+
+/// Writes all slices; the offset behind them.
+fn write_slices(file: &File, offset: u64, mut slices: &mut [IoSlice<'_>]) -> io::Result<u64> {
+    let mut at = offset;
+    // Skips empty slices, which would look like a write of nothing.
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match rustix::io::pwritev(file, slices, at) {
+            Ok(0) => return Err(io::Error::new(ErrorKind::WriteZero, "wrote nothing")),
+            Ok(count) => {
+                at = offset_after(at, count)?;
+                IoSlice::advance_slices(&mut slices, count);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(at)
+}
+
+fn offset_after(offset: u64, count: usize) -> io::Result<u64> {
+    end_of(offset, count as u64)
+}
+
+fn end_of(offset: u64, len: u64) -> io::Result<u64> {
+    offset.checked_add(len).ok_or_else(|| {
+        io::Error::new(
+            ErrorKind::InvalidInput,
+            format!("offset {offset} and length {len} are out of range"),
+        )
+    })
+}
