@@ -10,10 +10,11 @@
 
 use crate::codec;
 use crate::error::{Error, Result};
-use crate::store::{Change, SlotRead};
+use crate::store::{Change, SlotRead, VisitRecord};
 use crate::types::{ClusterId, NodeId, WallTime};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Ticket keys kept: today's, and those that running transfers were given tickets with.
 pub const TICKET_KEYS_KEPT: u64 = 3;
@@ -122,6 +123,56 @@ pub fn apply(view: &dyn SlotRead, command: &[u8]) -> Result<(Vec<Change>, Result
     }
 }
 
+/// Changes of several commands over one view, so that each sees those before it. Root records
+/// are few: a scan merges them in memory.
+pub struct Staged<'a> {
+    view: &'a dyn SlotRead,
+    changes: BTreeMap<Bytes, Option<Bytes>>,
+}
+
+impl<'a> Staged<'a> {
+    pub fn new(view: &'a dyn SlotRead) -> Self {
+        Staged { view, changes: BTreeMap::new() }
+    }
+
+    pub fn write(&mut self, changes: Vec<Change>) {
+        self.changes.extend(changes);
+    }
+
+    /// All changes, in key order.
+    pub fn finish(self) -> Vec<Change> {
+        self.changes.into_iter().collect()
+    }
+}
+
+impl SlotRead for Staged<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        match self.changes.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.view.get(key),
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut VisitRecord<'_>) -> Result<()> {
+        let mut found = BTreeMap::new();
+        self.view.scan(from, to, &mut |key, value| {
+            found.insert(Bytes::copy_from_slice(key), Some(Bytes::copy_from_slice(value)));
+            Ok(true)
+        })?;
+        let inside = |key: &Bytes| key[..] >= *from && to.is_none_or(|to| key[..] < *to);
+        let staged = self.changes.iter().filter(|(key, _)| inside(key));
+        found.extend(staged.map(|(key, value)| (key.clone(), value.clone())));
+        for (key, value) in found {
+            if let Some(value) = value
+                && !visit(&key, &value)?
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The cluster's own record.
 pub fn cluster(view: &dyn SlotRead) -> Result<Cluster> {
     let bytes = view.get(&[CLUSTER])?.ok_or_else(|| Error::corrupt("the root group is empty"))?;
@@ -154,8 +205,6 @@ fn table<T: serde::de::DeserializeOwned>(view: &dyn SlotRead, table: u8) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::VisitRecord;
-    use std::collections::BTreeMap;
 
     #[derive(Default)]
     struct Records(BTreeMap<Bytes, Bytes>);
@@ -227,6 +276,23 @@ mod tests {
         }
         let kept: Vec<_> = ticket_keys(&records).unwrap().iter().map(|key| key.epoch).collect();
         assert_eq!(kept, [3, 4, 5]);
+    }
+
+    #[test]
+    fn staged_commands_see_each_other() {
+        let records = founded();
+        let mut staged = Staged::new(&records);
+        for epoch in 2..=5 {
+            let add = RootCommand::AddTicketKey(TicketKey { epoch, key: [0; 32] });
+            let (changes, answer) = apply(&staged, &codec::encode(&add)).unwrap();
+            answer.unwrap();
+            staged.write(changes);
+        }
+        assert_eq!(ticket_keys(&staged).unwrap().len() as u64, TICKET_KEYS_KEPT);
+        let mut after = founded();
+        after.write(Staged::new(&records).finish());
+        after.write(staged.finish());
+        assert_eq!(ticket_keys(&after).unwrap().last().unwrap().epoch, 5);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!   meta/            LMDB environment of all slots             (overlay/, env::MetaBase)
 //!   chunks/          one file a large chunk, by hash prefix    (chunks/)
 //!   packs/ index/    packs of small chunks, their LMDB index   (chunks/)
+//!   starts           how often a process was started here      (starts)
 //!   reserve          space given up so that deletes work on a full disk
 //! ```
 //!
@@ -22,6 +23,8 @@
 pub mod chunks;
 pub mod overlay;
 pub mod record;
+pub mod reserve;
+pub mod starts;
 pub mod wal;
 
 use crate::error::Result;
