@@ -7,6 +7,8 @@
 
 pub mod base;
 pub mod disk;
+#[cfg(test)]
+mod disk_conformance;
 pub mod real;
 pub mod sim;
 

@@ -3,6 +3,8 @@
 
 mod clock;
 mod disk;
+#[cfg(test)]
+mod disk_tests;
 mod file;
 mod pool;
 mod rng;

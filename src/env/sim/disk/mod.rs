@@ -138,8 +138,13 @@ impl SimDisk {
 
     /// [`crash`](Self::crash) with another draw for each `variant`.
     pub fn crash_variant(&self, variant: u64) -> SimDisk {
-        let mut state = self.state.lock();
-        state.plan.crashed = true;
+        self.power_off();
+        self.if_crashed(variant)
+    }
+
+    /// What a machine would find if the power went now; this one goes on.
+    pub fn if_crashed(&self, variant: u64) -> SimDisk {
+        let state = self.state.lock();
         // Multiplied by odd constants, so that neighbouring numbers give unrelated draws.
         let seed = state
             .seed

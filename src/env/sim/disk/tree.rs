@@ -128,6 +128,9 @@ impl Tree {
     /// The file that had the new name.
     pub fn rename(&mut self, from: &Path, to: &Path) -> io::Result<Option<InodeRef>> {
         let entry = self.lookup(from)?.ok_or(ErrorKind::NotFound)?;
+        if from != to && to.starts_with(from) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
         let replaced = match (&entry, self.lookup(to)?) {
             (_, None) => None,
             (Entry::File(from), Some(Entry::File(to))) if Arc::ptr_eq(from, &to) => {

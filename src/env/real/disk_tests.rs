@@ -1,0 +1,93 @@
+//! What only the operating system can show of `RealDisk`.
+
+use crate::env::real::RealDisk;
+use crate::env::{Disk, DiskFile, OpenMode};
+use bytes::Bytes;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+const MIB: u64 = 1 << 20;
+
+fn disk() -> RealDisk {
+    RealDisk::new(2, 1)
+}
+
+async fn create(disk: &RealDisk, path: &Path) -> Arc<dyn DiskFile> {
+    disk.open(path, OpenMode::CreateNew).await.unwrap()
+}
+
+fn allocated(path: &Path) -> u64 {
+    std::fs::metadata(path).unwrap().blocks() * 512
+}
+
+#[tokio::test]
+async fn zeroed_ranges_are_allocated_and_punched_ones_given_back() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), disk());
+    let path = dir.path().join("a");
+    let file = create(&disk, &path).await;
+    file.zero(0, 4 * MIB).await.unwrap();
+    file.sync().await.unwrap();
+    assert!(allocated(&path) >= 4 * MIB);
+    file.punch(0, 3 * MIB).await.unwrap();
+    file.sync().await.unwrap();
+    assert!(allocated(&path) <= 2 * MIB);
+    assert_eq!(file.len().await.unwrap(), 4 * MIB);
+}
+
+#[tokio::test]
+async fn files_and_directories_are_for_their_owner_alone() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), disk());
+    let inner = dir.path().join("x/y");
+    disk.create_dir(&inner).await.unwrap();
+    create(&disk, &inner.join("a")).await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&inner) & 0o077, 0);
+    assert_eq!(mode(&inner.join("a")) & 0o077, 0);
+}
+
+#[tokio::test]
+async fn a_log_append_does_not_wait_behind_other_work() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), RealDisk::new(1, 1));
+    let log = create(&disk, &dir.path().join("log")).await;
+    let other = create(&disk, &dir.path().join("other")).await;
+    // The one thread for other work is busy for as long as this lasts.
+    let busy = tokio::spawn(async move {
+        other.zero(0, 64 * MIB).await.unwrap();
+        other.sync().await.unwrap();
+    });
+    tokio::task::yield_now().await;
+    log.write_sync(0, vec![Bytes::from_static(b"entry")])
+        .await
+        .unwrap();
+    assert!(!busy.is_finished());
+    busy.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_future_does_not_stop_its_write() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), RealDisk::new(1, 1));
+    let file = create(&disk, &dir.path().join("a")).await;
+    {
+        let mut write = file.write_at(0, vec![Bytes::from(vec![7; 1 << 20])]);
+        // Polled once, so it is on its way.
+        assert!(futures::poll!(&mut write).is_pending());
+    }
+    // With one thread, this runs behind it.
+    assert_eq!(file.len().await.unwrap(), MIB);
+}
+
+#[tokio::test]
+async fn many_operations_at_once_all_end() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), disk());
+    let file = create(&disk, &dir.path().join("a")).await;
+    let writes = (0..2_000u64).map(|number| {
+        let data = Bytes::from(number.to_le_bytes().to_vec());
+        file.write_at(8 * number, vec![data])
+    });
+    futures::future::try_join_all(writes).await.unwrap();
+    let all = file.read_at(0, 16_000).await.unwrap();
+    for (number, bytes) in (0..2_000u64).zip(all.chunks(8)) {
+        assert_eq!(bytes, number.to_le_bytes());
+    }
+}
