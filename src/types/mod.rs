@@ -2,13 +2,17 @@
 //! Used by everyone; uses only `error` and `limits`.
 
 mod attrs;
+mod credentials;
 mod ids;
 mod path;
+mod subject;
 
 pub use attrs::{Content, DirTotals, FileAttrs, Kind, Precondition, ReadLevel, Replacement};
+pub use credentials::{CertificateFacts, Credentials, cluster_of};
 pub use ids::{
     ChunkHash, ClusterId, ContentId, DirVersion, Epoch, FileVersion, GroupId, Inode, Lane,
     LogIndex, Mac, NodeId, OpSeq, ReplicaId, Revision, SessionId, ShardTime, Slot, UploadId,
     WallTime,
 };
 pub use path::{DfsPath, Name};
+pub use subject::Subject;
