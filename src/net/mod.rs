@@ -1,14 +1,63 @@
-//! QUIC: one endpoint a process, control frames and bulk bytes. (interface; implementation to
-//! come) Called by `client` and `node`; knows identities as TLS configurations and peers as
-//! what their certificate says.
+//! QUIC: one endpoint a process, control frames and bulk bytes. Called by `client` and `node`;
+//! knows identities as TLS configurations and peers as what their certificate says. May not know
+//! what the frames mean.
+//!
+//! **Who is let in.** Both ends show a certificate of the cluster's own CA, TLS 1.3 only. A
+//! server's certificate must be a node's; the name asked for is always `node.dfs`, which every
+//! node's certificate carries: nodes are told apart by subject, never by address. What a client
+//! may be depends on the application protocol it asks for:
+//!
+//! | ALPN | client may be | for |
+//! |---|---|---|
+//! | `dfs-node/1` | a node | peers |
+//! | `dfs-client/1` | a node or a user | everything a client does |
+//! | `dfs-join/1` | nobody (no certificate) or any of the above | getting a certificate |
+//!
+//! A client's TLS is done before the server has judged its certificate. So a connection begins
+//! with a **greeting**: the client's first stream carries one frame with the version of this
+//! framing, the server answers with its own. [`Endpoint::connect`] returns after the answer: its
+//! errors say `denied` or `unavailable`, and no request is ever lost to a refused identity.
+//!
+//! **Streams.** A request is one bidirectional stream, opened for it (measured to cost nothing
+//! extra). There are no unidirectional streams and no datagrams. On a stream:
+//!
+//! ```text
+//! frame:  length u32 little-endian (at most FRAME_BYTES_MAX) │ bytes
+//! raw:    bytes, as many as the frames before them announced
+//! ```
+//! A side ends what it sends with `finish`. A stream that is dropped without it is reset, so that
+//! a cut-off answer never looks like a whole one. Reset codes and close codes stand in
+//! `failure.rs`; one of them says that a request was certainly not executed.
+//!
+//! **Bounds.** Streams a connection, connections, half-open handshakes and connections without a
+//! certificate are counted (`settings.rs`); windows are small until a peer is authenticated; a
+//! frame's buffer grows with what arrived; a peer that stalls in the middle of something is given
+//! up after `STALL_MAX`.
+//!
+//! **Restarts.** The keys of connection ids and stateless resets derive from the node's private
+//! key: a node that comes back answers packets of its former life with a reset, and clients
+//! reconnect at once instead of waiting for the idle timeout.
 
-use crate::error::Result;
-use crate::types::NodeId;
-use bytes::Bytes;
+mod connection;
+mod endpoint;
+mod failure;
+mod server;
+mod settings;
+mod socket;
+mod stream;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+pub use connection::Connection;
+pub use endpoint::Endpoint;
+pub use stream::{RecvHalf, SendHalf, Stream};
+pub use tls::{ClientTls, ServerTls};
+
+use crate::types::{CertificateFacts, NodeId, Subject};
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// Application protocols; each with its own rules of who may speak it.
 pub const ALPN_CLIENT: &[u8] = b"dfs-client/1";
@@ -23,16 +72,33 @@ pub enum Peer {
         name: String,
         group: String,
         admin: bool,
+        /// Of the certificate; what revocations name.
         serial: u64,
     },
     /// A joiner without a certificate (`dfs-join/1` only).
     Nobody,
 }
 
+impl From<CertificateFacts> for Peer {
+    fn from(facts: CertificateFacts) -> Peer {
+        match facts.subject {
+            Subject::Node(id) => Peer::Node(id),
+            Subject::User { name, group, admin } => Peer::User {
+                name,
+                group,
+                admin,
+                serial: facts.serial,
+            },
+        }
+    }
+}
+
 /// One stream of a peer: a request frame, then what the protocol says.
 pub struct Incoming {
     pub peer: Peer,
     pub remote: SocketAddr,
+    /// One of the `ALPN_*`; `peer` may speak it.
+    pub alpn: &'static [u8],
     pub stream: Stream,
 }
 
@@ -40,85 +106,3 @@ pub struct Incoming {
 pub trait Service: Send + Sync + 'static {
     fn serve(&self, incoming: Incoming) -> BoxFuture<'static, ()>;
 }
-
-/// A bidirectional stream: length-prefixed frames, and raw bytes between them.
-pub struct Stream {}
-
-impl Stream {
-    pub async fn send_frame(&mut self, _frame: &[u8]) -> Result<()> {
-        unimplemented!()
-    }
-    /// The next frame; `None` at the end of the stream. Longer than `FRAME_BYTES_MAX`: error.
-    pub async fn recv_frame(&mut self) -> Result<Option<Bytes>> {
-        unimplemented!()
-    }
-    pub async fn send_bytes(&mut self, _bytes: Bytes) -> Result<()> {
-        unimplemented!()
-    }
-    /// Up to `max` raw bytes as they come; `None` at the end.
-    pub async fn recv_bytes(&mut self, _max: usize) -> Result<Option<Bytes>> {
-        unimplemented!()
-    }
-    /// Says that nothing more will be sent.
-    pub fn finish(&mut self) -> Result<()> {
-        unimplemented!()
-    }
-}
-
-pub struct Endpoint {}
-
-impl Endpoint {
-    /// Binds a UDP socket and serves; `server` `None` for a pure client.
-    pub async fn bind(
-        _listen: SocketAddr,
-        _server: Option<(ServerTls, Arc<dyn Service>)>,
-    ) -> Result<Endpoint> {
-        unimplemented!()
-    }
-    pub fn local_addr(&self) -> SocketAddr {
-        unimplemented!()
-    }
-    /// Connects with one of the ALPNs. Errors say whether nobody answered (`unavailable`) or
-    /// the identity was refused (`denied`).
-    pub async fn connect(
-        &self,
-        _to: SocketAddr,
-        _alpn: &'static [u8],
-        _tls: &ClientTls,
-        _timeout: Duration,
-    ) -> Result<Connection> {
-        unimplemented!()
-    }
-    /// Stops accepting, lets streams finish for at most `grace`.
-    pub async fn close(&self, _grace: Duration) {
-        unimplemented!()
-    }
-}
-
-#[derive(Clone)]
-pub struct Connection {}
-
-impl Connection {
-    /// One request frame, one reply frame, on a stream of its own.
-    pub async fn call(&self, _request: &[u8], _timeout: Duration) -> Result<Bytes> {
-        unimplemented!()
-    }
-    /// A stream for bulk.
-    pub async fn open(&self) -> Result<Stream> {
-        unimplemented!()
-    }
-    pub fn peer(&self) -> Peer {
-        unimplemented!()
-    }
-    pub fn is_closed(&self) -> bool {
-        unimplemented!()
-    }
-}
-
-/// TLS of a node: its certificate and the cluster's CA.
-#[derive(Clone)]
-pub struct ServerTls {}
-
-/// TLS of a client or of a node that connects.
-#[derive(Clone)]
-pub struct ClientTls {}

@@ -1,0 +1,224 @@
+//! The serving half of an endpoint: accepts connections, judges who they are, accepts their
+//! streams and hands them to the service. Called by `endpoint`.
+
+use super::endpoint::answer_greeting;
+use super::failure::{abort, close};
+use super::settings::{
+    CONNECTIONS_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN_MAX, JOINER_LIFE_MAX,
+    JOINER_STREAMS_MAX, JOINERS_MAX, WIDE_USERS_MAX, WINDOW_BYTES,
+};
+use super::stream::Stream;
+use super::{Incoming, Peer, Service, tls};
+use crate::env::Env;
+use crate::limits::STREAMS_MAX;
+use quinn::VarInt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+
+/// What all connections of an endpoint share.
+///
+/// 1. Every connection holds a place of `connections`; before its greeting also one of
+///    `handshakes`; without a certificate also one of `joiners`.
+/// 2. Every stream that the service serves is counted in `serving`; none is begun after `stop`.
+pub(super) struct Server {
+    env: Env,
+    service: Arc<dyn Service>,
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    joiners: Arc<Semaphore>,
+    /// Users' connections that may have the wide window.
+    wide: Arc<Semaphore>,
+    stopping: watch::Sender<bool>,
+    /// Streams being served.
+    serving: Arc<watch::Sender<usize>>,
+}
+
+/// A peer that was let in.
+#[derive(Clone)]
+struct Guest {
+    peer: Peer,
+    remote: SocketAddr,
+    alpn: &'static [u8],
+}
+
+/// Counts one stream while it lives.
+struct Serving(Arc<watch::Sender<usize>>);
+
+impl Serving {
+    fn begin(count: &Arc<watch::Sender<usize>>) -> Serving {
+        count.send_modify(|count| *count += 1);
+        Serving(count.clone())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Server {
+    pub(super) fn new(env: Env, service: Arc<dyn Service>) -> Server {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Server {
+            env,
+            service,
+            connections: places(CONNECTIONS_MAX),
+            handshakes: places(HANDSHAKES_MAX),
+            joiners: places(JOINERS_MAX),
+            wide: places(WIDE_USERS_MAX),
+            stopping: watch::Sender::new(false),
+            serving: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    /// From now on new connections and streams are refused.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Waits until no stream is being served.
+    pub(super) async fn idle(&self) {
+        let mut serving = self.serving.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = serving.wait_for(|count| *count == 0).await;
+    }
+
+    /// Accepts until the endpoint is closed.
+    pub(super) async fn accept(self: Arc<Self>, endpoint: quinn::Endpoint) {
+        while let Some(incoming) = endpoint.accept().await {
+            let unproven = HANDSHAKES_MAX - self.handshakes.available_permits();
+            if unproven >= HANDSHAKES_UNPROVEN_MAX && incoming.may_retry() {
+                // Refused only if the address is proven already, which was asked for above.
+                let _ = incoming.retry();
+                continue;
+            }
+            let place = self.connections.clone().try_acquire_owned();
+            let handshake = self.handshakes.clone().try_acquire_owned();
+            let (Ok(place), Ok(handshake), false) = (place, handshake, *self.stopping.borrow())
+            else {
+                incoming.refuse();
+                continue;
+            };
+            let serving = self.clone().serve(incoming, place, handshake);
+            self.env
+                .spawn
+                .spawn("serve a connection", Box::pin(serving));
+        }
+    }
+
+    /// One connection's life.
+    async fn serve(
+        self: Arc<Self>,
+        incoming: quinn::Incoming,
+        _place: OwnedSemaphorePermit,
+        handshake: OwnedSemaphorePermit,
+    ) {
+        let remote = canonical(incoming.remote_address());
+        let connection = match timeout(HANDSHAKE_MAX, incoming).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return tracing::debug!(%remote, %error, "handshake failed"),
+            Err(_) => return tracing::debug!(%remote, "handshake timed out"),
+        };
+        let Some((alpn, peer)) = tls::admitted(&connection) else {
+            tracing::debug!(%remote, "denied: this certificate may not speak this protocol");
+            return connection.close(close::DENIED, b"");
+        };
+        let joiner = match &peer {
+            Peer::Nobody => match self.joiners.clone().try_acquire_owned() {
+                Ok(place) => Some(place),
+                Err(_) => return connection.close(close::BUSY, b""),
+            },
+            _ => None,
+        };
+        if !greet(&connection, remote).await {
+            return connection.close(close::MALFORMED, b"");
+        }
+        drop(handshake);
+        let _wide = self.widen(&connection, &peer);
+        let guest = Guest { peer, remote, alpn };
+        tracing::debug!(%remote, peer = ?guest.peer, "connected");
+        if joiner.is_some() {
+            let _ = timeout(JOINER_LIFE_MAX, self.accept_streams(&connection, &guest)).await;
+            connection.close(close::DONE, b"");
+        } else {
+            self.accept_streams(&connection, &guest).await;
+        }
+    }
+
+    /// Gives an authenticated peer the full windows, as long as that many fit into memory.
+    fn widen(&self, connection: &quinn::Connection, peer: &Peer) -> Option<OwnedSemaphorePermit> {
+        let place = match peer {
+            Peer::Nobody => return None,
+            Peer::User { .. } => Some(self.wide.clone().try_acquire_owned().ok()?),
+            Peer::Node(_) => None,
+        };
+        connection.set_receive_window(VarInt::from_u32(WINDOW_BYTES));
+        connection.set_send_window(u64::from(WINDOW_BYTES));
+        place
+    }
+
+    /// Serves streams until the connection ends.
+    async fn accept_streams(&self, connection: &quinn::Connection, guest: &Guest) {
+        let max = match guest.peer {
+            Peer::Nobody => JOINER_STREAMS_MAX,
+            _ => STREAMS_MAX as usize,
+        };
+        let places = Arc::new(Semaphore::new(max));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else {
+                return;
+            };
+            let halves = match connection.accept_bi().await {
+                Ok(halves) => halves,
+                Err(error) => {
+                    return tracing::debug!(remote = %guest.remote, %error, "disconnected");
+                }
+            };
+            let stream = Stream::new(halves, guest.remote);
+            // Counted before the look at `stopping`: `idle` misses no stream that is begun.
+            let counted = Serving::begin(&self.serving);
+            if *self.stopping.borrow() {
+                stream.abort(abort::NOT_SERVED);
+                continue;
+            }
+            let serving = serve_stream(self.service.clone(), guest.clone(), stream);
+            let whole = async move {
+                serving.await;
+                drop((counted, place));
+            };
+            self.env.spawn.spawn("serve a stream", Box::pin(whole));
+        }
+    }
+}
+
+async fn greet(connection: &quinn::Connection, remote: SocketAddr) -> bool {
+    let greeting = async {
+        let halves = connection.accept_bi().await.ok()?;
+        answer_greeting(Stream::new(halves, remote)).await.ok()
+    };
+    matches!(timeout(HANDSHAKE_MAX, greeting).await, Ok(Some(())))
+}
+
+async fn serve_stream(service: Arc<dyn Service>, guest: Guest, mut stream: Stream) {
+    match stream.wait_first().await {
+        Ok(true) => {}
+        // Opened and ended, or never begun: nothing to serve.
+        Ok(false) => return,
+        Err(_) => return stream.abort(abort::STALLED),
+    }
+    let incoming = Incoming {
+        peer: guest.peer,
+        remote: guest.remote,
+        alpn: guest.alpn,
+        stream,
+    };
+    service.serve(incoming).await;
+}
+
+/// IPv4 as IPv4 on a socket that takes both.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
