@@ -1,15 +1,64 @@
 //! Consensus: openraft behind one door. No openraft type leaves this module.
 //!
-//! (interface; implementation to come)
+//! Called by `node`, which implements [`StateMachine`] (over `shard` and `store`) and
+//! [`PeerTransport`] (over `net`), and gives the node's log. One [`RaftGroup`] is one replica.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `group` | the replica: propose, read barrier, receive, compact |
+//! | `barrier` | readers that share a question to the quorum |
+//! | `log`, `machine`, `network` | openraft's three traits over ours |
+//! | `stored`, `message` | bytes in the log and between replicas |
+//! | `kinds`, `refusal` | openraft's types and errors in our words |
+//!
+//! # Birth
+//! A group is never "initialized" in openraft's sense. It starts from a seed that counts as an
+//! entry: the log is purged at (term 0, index 1), the state is applied and folded there with
+//! [`seed_members`]. So a replica without the seed can never be filled from the log alone. A
+//! group with one voter elects itself after one election timeout.
+//!
+//! # Restart
+//! The log holds the vote and the committed position; the state machine starts at its last fold.
+//! [`RaftGroup::start`] applies what lies between the two before it returns, without asking
+//! anyone: these entries were committed. What was committed but not noted is applied as soon as
+//! a leader says so, or this replica is elected. A leader never takes its lead up again without
+//! an election: it could not know what it applied before.
+//!
+//! # Compaction
+//! openraft purges only what a snapshot covers. Here a snapshot is a position and its members,
+//! nothing else: those of the last synced fold. [`RaftGroup::compact`] notes it and purges the
+//! log up to it. Whoever needs entries that are gone needs an image of the group.
+//!
+//! # Caveats
+//! * A follower may apply an entry before its own log has synced it. A fold must hold only what
+//!   the local log has synced; the state machine sees to that.
+//! * A replica that comes back with an empty log under its old id would be counted as a copy and
+//!   never filled. Replica ids are never used again, log reversion is off, and a leader refuses
+//!   answers below what a replica acknowledged.
+//! * Cores and timers run on the tokio runtime in whose context [`RaftGroup::start`] is polled. To
+//!   keep them apart from bulk work give them a runtime of their own and start groups with
+//!   `handle.spawn(RaftGroup::start(..)).await`; proposals and barriers may come from any runtime.
+//! * openraft draws election timeouts from a generator seeded by `env.rng`: with a simulated
+//!   environment on a single-threaded runtime with paused time, runs repeat.
 
-use crate::env::Env;
+mod barrier;
+mod group;
+mod kinds;
+mod log;
+mod machine;
+mod message;
+mod network;
+mod refusal;
+mod stored;
+
+pub use group::{RaftGroup, seed_members};
+
 use crate::error::Result;
-use crate::store::wal::{LogPosition, Wal};
+use crate::store::wal::LogPosition;
 use crate::types::{GroupId, NodeId, ReplicaId};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::any::Any;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What a state machine answers to one command; handed to the proposer as it is.
@@ -90,54 +139,7 @@ pub struct GroupStatus {
     pub voters: Vec<(ReplicaId, NodeId)>,
 }
 
-/// The encoded membership of a group's seed: these voters.
-pub fn seed_members(_voters: &[(ReplicaId, NodeId)]) -> Bytes {
-    unimplemented!()
-}
-
-/// One replica of one group.
-pub struct RaftGroup {}
-
-impl RaftGroup {
-    /// Starts the replica on its log and state. A new group's seed must be in both already: log
-    /// purged at (term 0, index 1), state applied there with `seed_members`.
-    pub async fn start(
-        _env: Env,
-        _group: GroupId,
-        _replica: ReplicaId,
-        _wal: Arc<Wal>,
-        _state: Arc<dyn StateMachine>,
-        _transport: Arc<dyn PeerTransport>,
-        _timers: Timers,
-    ) -> Result<Arc<RaftGroup>> {
-        unimplemented!()
-    }
-    /// Proposes a command and waits until it is applied here. `redirect` when not the leader
-    /// (nothing was proposed); `unavailable` with `may_have_happened` when the outcome is open.
-    pub async fn propose(&self, _command: Bytes) -> Result<Reply> {
-        unimplemented!()
-    }
-    /// Returns once every entry that was acknowledged before the call is applied here
-    /// (ReadIndex). `redirect` when not the leader, `unavailable` without a quorum.
-    pub async fn read_barrier(&self) -> Result<()> {
-        unimplemented!()
-    }
-    /// Answers a message of another replica.
-    pub async fn receive(&self, _message: Bytes) -> Result<Bytes> {
-        unimplemented!()
-    }
-    /// Lets the log go up to what the last synced fold holds.
-    pub async fn compact(&self) -> Result<()> {
-        unimplemented!()
-    }
-    pub fn status(&self) -> GroupStatus {
-        unimplemented!()
-    }
-    /// Waits until this replica is the leader or the deadline has passed.
-    pub async fn wait_leader(&self, _deadline: Duration) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn shutdown(&self) -> Result<()> {
-        unimplemented!()
-    }
-}
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! The node's log as openraft's storage of one group. Called by openraft only; built by
+//! `RaftGroup::start`. It keeps nothing in memory: the log has its own tail cache.
+//!
+//! An error of the log, at once or from a flush, stops the group: what is durable is unknown.
+
+use super::kinds::{Entry, LogId, Types, Vote, log_id, position};
+use super::stored;
+use crate::codec;
+use crate::error::Result;
+use crate::store::wal::{Flushed, GroupState, LogEntry, LogPosition, Wal};
+use crate::types::{GroupId, LogIndex};
+use bytes::Bytes;
+use futures::{Stream, stream};
+use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::future::Future;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+/// Bytes read from the log at once, for sending and for applying: one message stays far below
+/// the largest frame, and entries on their way to the state machine are bounded.
+pub(super) const READ_BYTES_MAX: usize = 1 << 20;
+
+/// What `raft` needs of the log; the methods mean what those of [`Wal`] mean.
+pub(super) trait LogStore: Send + Sync + 'static {
+    fn state(&self, group: GroupId) -> GroupState;
+    fn append(&self, group: GroupId, entries: Vec<LogEntry>, done: Flushed) -> Result<()>;
+    fn save_vote(&self, group: GroupId, vote: Bytes) -> impl Future<Output = Result<()>> + Send;
+    fn save_committed(&self, group: GroupId, committed: Bytes);
+    fn truncate_after(
+        &self,
+        group: GroupId,
+        last: Option<LogPosition>,
+    ) -> impl Future<Output = Result<()>> + Send;
+    fn purge(&self, group: GroupId, upto: LogPosition) -> impl Future<Output = Result<()>> + Send;
+    fn read(
+        &self,
+        group: GroupId,
+        from: LogIndex,
+        to: LogIndex,
+        bytes_max: usize,
+    ) -> impl Future<Output = Result<Vec<LogEntry>>> + Send;
+}
+
+impl LogStore for Wal {
+    fn state(&self, group: GroupId) -> GroupState {
+        Wal::state(self, group)
+    }
+    fn append(&self, group: GroupId, entries: Vec<LogEntry>, done: Flushed) -> Result<()> {
+        Wal::append(self, group, entries, done)
+    }
+    async fn save_vote(&self, group: GroupId, vote: Bytes) -> Result<()> {
+        Wal::save_vote(self, group, vote).await
+    }
+    fn save_committed(&self, group: GroupId, committed: Bytes) {
+        Wal::save_committed(self, group, committed)
+    }
+    async fn truncate_after(&self, group: GroupId, last: Option<LogPosition>) -> Result<()> {
+        Wal::truncate_after(self, group, last).await
+    }
+    async fn purge(&self, group: GroupId, upto: LogPosition) -> Result<()> {
+        Wal::purge(self, group, upto).await
+    }
+    async fn read(
+        &self,
+        group: GroupId,
+        from: LogIndex,
+        to: LogIndex,
+        bytes_max: usize,
+    ) -> Result<Vec<LogEntry>> {
+        Wal::read(self, group, from, to, bytes_max).await
+    }
+}
+
+/// One group's part of a node's log.
+pub(super) struct GroupLog<L> {
+    store: Arc<L>,
+    group: GroupId,
+}
+
+impl<L> Clone for GroupLog<L> {
+    fn clone(&self) -> Self {
+        GroupLog {
+            store: self.store.clone(),
+            group: self.group,
+        }
+    }
+}
+
+impl<L: LogStore> GroupLog<L> {
+    pub(super) fn new(store: Arc<L>, group: GroupId) -> Self {
+        GroupLog { store, group }
+    }
+
+    /// Entries in `from..to`, cut at [`READ_BYTES_MAX`], at least one.
+    async fn page(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
+        let entries = self
+            .store
+            .read(self.group, LogIndex(from), LogIndex(to), READ_BYTES_MAX)
+            .await
+            .map_err(io::Error::other)?;
+        if entries.is_empty() {
+            return Err(io::Error::other(format!(
+                "the log of group {} gave no entry of {from}..{to}",
+                self.group
+            )));
+        }
+        entries
+            .into_iter()
+            .map(|entry| stored::entry_from_log(entry).map_err(io::Error::other))
+            .collect()
+    }
+}
+
+/// `start..end` of any range of indexes.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&last) => last.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl<L: LogStore> RaftLogReader<Types> for GroupLog<L> {
+    /// Entries of the range that the log has; openraft asks so for short ranges only.
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        let (start, end) = bounds(&range);
+        let state = self.store.state(self.group);
+        let mut from = start.max(index_after(state.purged));
+        let end = end.min(index_after(state.last));
+        let mut entries = Vec::new();
+        while from < end {
+            let page = self.page(from, end).await?;
+            from = from.saturating_add(page.len() as u64);
+            entries.extend(page);
+        }
+        Ok(entries)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        self.page(start, end).await
+    }
+
+    /// Entries to apply, page by page: however far the state machine is behind, one page is in
+    /// memory.
+    async fn entries_stream<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<Entry>> + OptionalSend {
+        let (from, end) = bounds(&range);
+        let start = (self.clone(), VecDeque::new(), from);
+        stream::try_unfold(start, move |(log, mut page, mut from)| async move {
+            if page.is_empty() && from < end {
+                page = log.page(from, end).await?.into();
+                from = from.saturating_add(page.len() as u64);
+            }
+            Ok(page.pop_front().map(|entry| (entry, (log, page, from))))
+        })
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        let vote = self.store.state(self.group).vote;
+        vote.map(|bytes| stored::decode_vote(&bytes).map_err(io::Error::other))
+            .transpose()
+    }
+}
+
+/// The index behind a position, 0 behind none: where openraft counts from.
+fn index_after(position: Option<LogPosition>) -> u64 {
+    position.map_or(0, |p| p.index.0.saturating_add(1))
+}
+
+impl<L: LogStore> RaftLogStorage<Types> for GroupLog<L> {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let state = self.store.state(self.group);
+        Ok(LogState {
+            last_purged_log_id: state.purged.map(log_id),
+            last_log_id: state.last.map(log_id),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let bytes = stored::encode_vote(vote);
+        (self.store.save_vote(self.group, bytes).await).map_err(io::Error::other)
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        if let Some(committed) = committed {
+            let bytes = codec::encode(&position(&committed)).into();
+            self.store.save_committed(self.group, bytes);
+        }
+        Ok(())
+    }
+
+    /// The committed position, cut at the last entry: a follower may hear that an entry is
+    /// committed before its own copy is synced, and lose that copy in a crash. What is left is
+    /// then still a prefix of what was committed, and the leader sends the rest again.
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        let state = self.store.state(self.group);
+        let (Some(committed), Some(last)) = (state.committed, state.last) else {
+            return Ok(None);
+        };
+        let committed: LogPosition = codec::decode(&committed).map_err(io::Error::other)?;
+        let known = if committed.index > last.index {
+            last
+        } else {
+            committed
+        };
+        Ok(Some(log_id(known)))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries = entries.into_iter().map(stored::entry_to_log).collect();
+        let done: Flushed = Box::new(move |outcome| callback.io_completed(outcome));
+        (self.store.append(self.group, entries, done)).map_err(io::Error::other)
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let last = last.as_ref().map(position);
+        (self.store.truncate_after(self.group, last).await).map_err(io::Error::other)
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        (self.store.purge(self.group, position(&upto)).await).map_err(io::Error::other)
+    }
+}

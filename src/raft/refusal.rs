@@ -1,0 +1,51 @@
+//! Pure: openraft's errors in the words of ours. Called by `group` and `barrier`.
+
+use super::kinds::Types;
+use crate::error::{Code, Error};
+use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader, RaftError};
+
+/// Not the leader, or one that may not lead now; nothing was done.
+pub(super) fn not_leader(forward: &ForwardToLeader<Types>) -> Error {
+    match (forward.reason, forward.leader_id, forward.leader_node) {
+        (ForwardReason::LeaseExpired, ..) => {
+            Error::unavailable("the leader has not heard from a majority of the group for a while")
+        }
+        (_, Some(replica), Some(host)) => Error::new(
+            Code::Redirect,
+            format!("not the leader (replica {replica} on node {} is)", host.0.0),
+        ),
+        (_, Some(replica), None) => Error::new(
+            Code::Redirect,
+            format!("not the leader (replica {replica} is)"),
+        ),
+        (_, None, _) => Error::new(Code::Redirect, "not the leader (none is known)"),
+    }
+}
+
+/// What came of a proposal that was not applied here.
+pub(super) fn write(error: &RaftError<Types, ClientWriteError<Types>>) -> Error {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => not_leader(forward),
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+            Error::unavailable("the leader changed before the entry was applied").unknown_outcome()
+        }
+        RaftError::APIError(
+            e @ (ClientWriteError::ChangeMembershipError(_)
+            | ClientWriteError::PreconditionFailed(_)),
+        ) => Error::failed(format!("the proposal was refused ({e})")),
+        RaftError::Fatal(error) => fatal(error).unknown_outcome(),
+    }
+}
+
+/// The replica has stopped, and why.
+pub(super) fn fatal(error: &Fatal<Types>) -> Error {
+    match error {
+        Fatal::Stopped => stopped(),
+        Fatal::StorageError(e) => Error::unavailable(format!("the replica has stopped ({e})")),
+        Fatal::Panicked => Error::unavailable("the replica has stopped (its task panicked)"),
+    }
+}
+
+pub(super) fn stopped() -> Error {
+    Error::unavailable("the replica has stopped")
+}
