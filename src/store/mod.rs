@@ -21,6 +21,7 @@
 //!    metadata records by a checksum that is bound to their key.
 
 pub mod chunks;
+pub mod image;
 pub mod overlay;
 pub mod record;
 pub mod reserve;

@@ -23,12 +23,14 @@
 //!
 //! # Keys in the base
 //! `slot u32 big-endian, key`. Slot 0 is the node's own: `[0, 0, 0, 0, 1, group u64]` holds the
-//! replica record of a group ([`ReplicaRecord`]). Values end in their checksum
+//! replica record of a group ([`ReplicaRecord`]), `[0, 0, 0, 0, 2, slot u32]` why a slot without a
+//! replica has records (`slots`). Values end in their checksum
 //! (`store::record`), bound to the key without the slot.
 
 mod fold;
 mod layer;
 mod replicas;
+mod slots;
 mod view;
 
 pub use fold::Folded;
@@ -44,6 +46,9 @@ use layer::LayerCell;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// The node's own slot.
+const NODE_SLOT: Slot = Slot(0);
 
 /// When to fold, and how much may wait for it.
 #[derive(Clone, Copy, Debug)]
@@ -182,6 +187,23 @@ impl MetaStore {
             base,
             self.views.clone(),
         ))
+    }
+
+    /// Makes an installed image the replica's state: its records are in the base already.
+    fn adopt(&self, record: ReplicaRecord) {
+        let group = record.group;
+        let replica = Replica { now: record.clone(), folded: record, dirty: false };
+        self.state.write().replicas.insert(group, replica);
+    }
+
+    /// True while changes of a slot wait for a fold.
+    fn has_unfolded(&self, slot: Slot) -> bool {
+        let state = self.state.read();
+        let (start, end) = (slot_key(slot, &[]), slot_key(slot.next(), &[]));
+        let holds = |layer: &LayerCell| {
+            !layer.read().range((&start, false), &end, u64::MAX, 1).0.is_empty()
+        };
+        holds(&state.active) || state.frozen.as_ref().is_some_and(|layer| holds(layer))
     }
 
     /// True while the active layer is at its bound and cannot be frozen (invariant 2).

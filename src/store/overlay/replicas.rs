@@ -1,7 +1,7 @@
 //! Replica records: which groups this node has, where their records are and up to where they
 //! are applied. Written by each fold in the same transaction as the records they speak of.
 
-use super::slot_key;
+use super::{NODE_SLOT, slot_key};
 use crate::codec;
 use crate::env::{BaseOp, MetaBase};
 use crate::error::{Error, Result};
@@ -11,8 +11,6 @@ use crate::types::{GroupId, ReplicaId, Slot};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// The node's own slot.
-const NODE_SLOT: Slot = Slot(0);
 const REPLICAS: u8 = 1;
 
 /// Up to where a replica is applied, and the members as of there (encoded by `raft`).

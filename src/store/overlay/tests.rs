@@ -6,6 +6,7 @@ use super::{FoldOptions, MetaStore, ReplicaMark, ReplicaRecord, View};
 use crate::env::{BaseOp, MetaBase, MetaRead};
 use crate::error::Result;
 use crate::store::SlotRead;
+use crate::store::image::{self, ImageMeta};
 use crate::store::wal::LogPosition;
 use crate::types::{GroupId, LogIndex, ReplicaId, Slot};
 use bytes::Bytes;
@@ -247,4 +248,87 @@ fn bytes_return_to_zero_after_a_fold_and_overwrites_coalesce() {
     assert!(meta.active_bytes() < 1024, "an unseen value is displaced, not kept");
     fold(&meta);
     assert_eq!(meta.active_bytes(), 0);
+}
+
+/// A simulated disk with a file of an image of `records` records.
+async fn image_of(env: &crate::env::Env, records: u32) -> (Map, std::path::PathBuf) {
+    let meta = store(Arc::default());
+    let changes = (0..records)
+        .map(|n| {
+            let key = Bytes::from(n.to_be_bytes().to_vec());
+            (key, Some(Bytes::from(vec![n as u8; n as usize % 700])))
+        })
+        .collect();
+    meta.add_replica(replica(1, 1), changes);
+    let view = meta.view(Slot(1)).unwrap();
+    let held = all(&view, &[], None);
+    let path = std::path::PathBuf::from("/data/image");
+    env.disk.create_dir(std::path::Path::new("/data")).await.unwrap();
+    let meta = ImageMeta { group: GROUP, mark: mark(77) };
+    let size = image::cut(env, view, &meta, &path).await.unwrap();
+    assert_eq!(size.records, u64::from(records));
+    (held, path)
+}
+
+#[tokio::test]
+async fn an_image_replaces_a_replica_and_its_old_slot_goes() {
+    let (env, _handles) = crate::env::sim::env(1);
+    let (held, path) = image_of(&env, 9_000).await;
+    let base = Arc::new(MapBase::default());
+    let meta = store(base.clone());
+    meta.add_replica(replica(1, 1), vec![(b"old".as_slice().into(), Some("state".into()))]);
+    fold(&meta);
+    // Still in memory when the image comes.
+    meta.publish(GROUP, mark(3), vec![(b"newer".as_slice().into(), Some("state".into()))]);
+    let now = meta.install_image(&env, &path, ReplicaId(2)).await.unwrap();
+    assert_eq!((now.replica, &now.mark), (ReplicaId(2), &mark(77)));
+    assert_eq!(all(&meta.view(now.slot).unwrap(), &[], None), held);
+    assert!(!meta.remove_slice(&env).await.unwrap(), "not before the old changes are folded");
+    fold(&meta);
+    while meta.remove_slice(&env).await.unwrap() {}
+    assert!(all(&meta.view(Slot(1)).unwrap(), &[], None).is_empty());
+    let again = store(base);
+    assert_eq!(again.replicas(), [now.clone()]);
+    assert_eq!(all(&again.view(now.slot).unwrap(), &[], None), held);
+}
+
+#[tokio::test]
+async fn a_damaged_image_changes_nothing() {
+    let (env, _handles) = crate::env::sim::env(2);
+    let (_, path) = image_of(&env, 300).await;
+    let file = env.disk.open(&path, crate::env::OpenMode::Write).await.unwrap();
+    let len = file.len().await.unwrap();
+    let whole = file.read_at(0, len as usize).await.unwrap();
+    let base = Arc::new(MapBase::default());
+    let meta = store(base.clone());
+    meta.add_replica(replica(1, 1), vec![(b"old".as_slice().into(), Some("state".into()))]);
+    fold(&meta);
+    for at in (0..whole.len()).step_by(97).chain(whole.len() - 30..whole.len()) {
+        file.write_at(at as u64, vec![vec![whole[at] ^ 0x10].into()]).await.unwrap();
+        assert!(meta.install_image(&env, &path, ReplicaId(2)).await.is_err(), "byte {at}");
+        file.write_at(at as u64, vec![vec![whole[at]].into()]).await.unwrap();
+    }
+    file.set_len(len - 9).await.unwrap();
+    assert!(meta.install_image(&env, &path, ReplicaId(2)).await.is_err());
+    assert_eq!(meta.replicas()[0].slot, Slot(1));
+    while meta.remove_slice(&env).await.unwrap() {}
+    // What was written of it is gone again: the replica, its record, nothing else.
+    assert_eq!(base.0.lock().len(), 2);
+}
+
+#[tokio::test]
+async fn a_slot_that_was_being_filled_is_removed_after_a_restart() {
+    let (env, _handles) = crate::env::sim::env(3);
+    let base = Arc::new(MapBase::default());
+    let meta = store(base.clone());
+    meta.add_replica(replica(1, 1), vec![]);
+    fold(&meta);
+    let slot = meta.fresh_slot(&env).await.unwrap();
+    let orphan = BaseOp::Put(super::slot_key(slot, b"k"), Bytes::from_static(b"half"));
+    base.commit(vec![orphan]).unwrap();
+    let meta = store(base.clone());
+    meta.recover_slots(&env).await.unwrap();
+    assert_ne!(meta.fresh_slot(&env).await.unwrap(), slot, "it is not given again yet");
+    while meta.remove_slice(&env).await.unwrap() {}
+    assert!(meta.base.begin_read().unwrap().get(&super::slot_key(slot, b"k")).unwrap().is_none());
 }

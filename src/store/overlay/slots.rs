@@ -1,0 +1,188 @@
+//! Slots: filling a fresh one from an image, and removing what no replica uses any more.
+//!
+//! 1. An image is written into a slot that nothing points to, in slices; one synced transaction
+//!    then points the replica to it and queues its old slot for removal.
+//! 2. A slot that was being filled when the process died is queued for removal at the start.
+//! 3. A slot's number is given again only after its last record is gone.
+//!
+//! Rows in the node's slot: `[2, slot u32]` → [`SlotState`].
+
+use super::{MetaStore, NODE_SLOT, replicas, slot_key};
+use crate::codec;
+use crate::env::{BaseOp, Env, MetaBase};
+use crate::error::{Error, Result};
+use crate::store::image::ImageReader;
+use crate::store::overlay::ReplicaRecord;
+use crate::store::record;
+use crate::types::{ReplicaId, Slot};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+
+const SLOTS: u8 = 2;
+/// Records of one slice; a few milliseconds of one transaction, so that folds get between.
+const SLICE_RECORDS: usize = 2_000;
+
+/// Why a slot without a replica has records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum SlotState {
+    /// An image is being written into it.
+    Filling,
+    /// Its records are being removed.
+    Removing,
+}
+
+fn key(slot: Slot) -> Vec<u8> {
+    let mut key = vec![SLOTS];
+    key.extend_from_slice(&slot.0.to_be_bytes());
+    key
+}
+
+fn put(slot: Slot, state: SlotState) -> BaseOp {
+    let key = key(slot);
+    BaseOp::Put(slot_key(NODE_SLOT, &key), record::seal(&key, &codec::encode(&state)))
+}
+
+fn forget(slot: Slot) -> BaseOp {
+    BaseOp::Delete(slot_key(NODE_SLOT, &key(slot)))
+}
+
+/// Every slot with a row.
+fn rows(base: &dyn MetaBase) -> Result<Vec<(Slot, SlotState)>> {
+    let mut found = Vec::new();
+    let mut failed = None;
+    let (start, end) = (slot_key(NODE_SLOT, &[SLOTS]), slot_key(NODE_SLOT, &[SLOTS + 1]));
+    base.begin_read()?.scan(&start, Some(&end), &mut |key, stored| {
+        let row = record::open(&key[4..], stored).and_then(codec::decode);
+        match (row, key[5..].try_into()) {
+            (Ok(state), Ok(number)) => found.push((Slot(u32::from_be_bytes(number)), state)),
+            _ => failed = Some(Error::corrupt("a row of the slots is damaged")),
+        }
+        failed.is_none()
+    })?;
+    failed.map_or(Ok(found), Err)
+}
+
+impl MetaStore {
+    /// Queues slots that were being filled when the process ended (rule 2). Called at the start.
+    pub async fn recover_slots(&self, env: &Env) -> Result<()> {
+        let ops: Vec<_> = rows(&*self.base)?
+            .into_iter()
+            .filter(|(_, state)| *state == SlotState::Filling)
+            .map(|(slot, _)| put(slot, SlotState::Removing))
+            .collect();
+        if ops.is_empty() { Ok(()) } else { self.commit(env, ops).await }
+    }
+
+    /// Replaces a replica's state, or makes it, from an image: durable when it returns.
+    ///
+    /// # Errors
+    /// `corrupt` for a damaged image: what was written is removed later, the replica is as
+    /// before. An image older than the replica's state is refused.
+    pub async fn install_image(
+        self: &Arc<Self>,
+        env: &Env,
+        path: &Path,
+        replica: ReplicaId,
+    ) -> Result<ReplicaRecord> {
+        let mut image = ImageReader::open(&*env.disk, path).await?;
+        let group = image.meta.group;
+        if self.replica(group).is_some_and(|(now, _)| now.mark.position > image.meta.mark.position)
+        {
+            return Err(Error::failed(format!("the image of group {group} is older than its state"))
+                .at(path.display()));
+        }
+        let slot = self.fresh_slot(env).await?;
+        let filled = self.fill(env, slot, &mut image).await;
+        if let Err(error) = filled {
+            self.commit(env, vec![put(slot, SlotState::Removing)]).await?;
+            return Err(error);
+        }
+        let record = ReplicaRecord { group, replica, slot, mark: image.meta.mark.clone() };
+        self.point_to(env, record.clone()).await?;
+        Ok(record)
+    }
+
+    /// Takes a slot that has no records and marks it as being filled.
+    pub(super) async fn fresh_slot(&self, env: &Env) -> Result<Slot> {
+        // One taker at a time: the row is there before the next one looks.
+        let _only = self.folding.lock().await;
+        let used = self.replicas().into_iter().map(|record| record.slot);
+        let queued = rows(&*self.base)?.into_iter().map(|(slot, _)| slot);
+        let highest = used.chain(queued).max().unwrap_or(NODE_SLOT);
+        let slot = highest.next();
+        self.commit(env, vec![put(slot, SlotState::Filling)]).await?;
+        Ok(slot)
+    }
+
+    async fn fill(&self, env: &Env, slot: Slot, image: &mut ImageReader) -> Result<()> {
+        while let Some(records) = image.next().await? {
+            for slice in records.chunks(SLICE_RECORDS) {
+                let ops = slice
+                    .iter()
+                    .map(|(key, value)| {
+                        BaseOp::Put(slot_key(slot, key), record::seal(key, value))
+                    })
+                    .collect();
+                self.commit(env, ops).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The one transaction that makes the image the replica's state (rule 1).
+    async fn point_to(&self, env: &Env, record: ReplicaRecord) -> Result<()> {
+        let _no_fold = self.folding.lock().await;
+        if self.state.read().frozen.is_some() {
+            return Err(Error::failed("a fold that found no space has to be done first")
+                .hint("free space on the disk"));
+        }
+        let old = self.replica(record.group).map(|(now, _)| now.slot);
+        let mut ops = vec![replicas::put(&record), forget(record.slot)];
+        ops.extend(old.map(|slot| put(slot, SlotState::Removing)));
+        self.commit(env, ops).await?;
+        // Changes of the old slot may still wait in the active layer: they are folded into a slot
+        // that is being removed, and its removal begins behind them.
+        self.adopt(record);
+        Ok(())
+    }
+
+    /// Removes one slice of a slot that waits for removal; false when none waits.
+    pub async fn remove_slice(&self, env: &Env) -> Result<bool> {
+        let _no_fold = self.folding.lock().await;
+        let Some((slot, _)) =
+            rows(&*self.base)?.into_iter().find(|(_, state)| *state == SlotState::Removing)
+        else {
+            return Ok(false);
+        };
+        if self.has_unfolded(slot) {
+            return Ok(false);
+        }
+        let base = self.base.clone();
+        let ops = env.run_blocking(move || deletions(&*base, slot)).await?;
+        let ops = if ops.is_empty() { vec![forget(slot)] } else { ops };
+        self.commit(env, ops).await?;
+        Ok(true)
+    }
+
+    async fn commit(&self, env: &Env, ops: Vec<BaseOp>) -> Result<()> {
+        let base = self.base.clone();
+        let done = env.run_blocking(move || base.commit(ops)).await;
+        match done {
+            Err(error) if error.code != crate::error::Code::NoSpace => {
+                crate::store::fail_stop("metadata", &error)
+            }
+            done => done,
+        }
+    }
+}
+
+fn deletions(base: &dyn MetaBase, slot: Slot) -> Result<Vec<BaseOp>> {
+    let mut ops = Vec::new();
+    let (start, end) = (slot_key(slot, &[]), slot_key(slot.next(), &[]));
+    base.begin_read()?.scan(&start, Some(&end), &mut |key, _| {
+        ops.push(BaseOp::Delete(bytes::Bytes::copy_from_slice(key)));
+        ops.len() < SLICE_RECORDS
+    })?;
+    Ok(ops)
+}
