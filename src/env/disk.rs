@@ -33,6 +33,7 @@ pub struct Space {
 }
 
 /// One open file. Cheap to share; offsets are explicit, so calls may overlap.
+#[allow(clippy::len_without_is_empty)] // Nobody asks whether a file is empty.
 pub trait DiskFile: Send + Sync {
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, io::Result<Bytes>>;

@@ -1,6 +1,6 @@
 //! What every ordered base must do, run against LMDB and against the model.
 
-use super::{BaseOp, LmdbBase, MetaBase, MetaRead, ModelBase};
+use super::{BaseOp, LmdbBase, META_MAP_BYTES, MetaBase, MetaRead, ModelBase};
 use crate::env::sim::SimDisk;
 use crate::error::Code;
 use bytes::Bytes;
@@ -321,4 +321,32 @@ fn what_is_not_lmdb_is_refused_with_its_path() {
     let error = LmdbBase::open(dir.path(), MAP_BYTES).err().unwrap();
     assert_eq!(error.code, Code::Corrupt);
     assert_eq!(error.path, Some(dir.path().display().to_string()));
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file/base");
+    std::fs::write(dir.path().join("file"), b"").unwrap();
+    let error = LmdbBase::open(&path, MAP_BYTES).err().unwrap();
+    assert_eq!(error.path, Some(path.display().to_string()));
+    std::fs::create_dir_all(dir.path().join("base/data.mdb")).unwrap();
+    let path = dir.path().join("base");
+    let error = LmdbBase::open(&path, MAP_BYTES).err().unwrap();
+    assert_eq!(error.path, Some(path.display().to_string()));
+}
+
+#[test]
+fn a_second_opening_of_the_same_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = LmdbBase::open(dir.path(), MAP_BYTES).unwrap();
+    assert!(LmdbBase::open(dir.path(), 2 * MAP_BYTES).is_err());
+}
+
+#[test]
+fn a_map_of_a_tebibyte_takes_little_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = LmdbBase::open(dir.path(), META_MAP_BYTES).unwrap();
+    base.commit(vec![put(b"a", b"1")]).unwrap();
+    assert!(base.used_bytes().unwrap() < 1 << 20);
 }

@@ -59,7 +59,7 @@ impl LmdbBase {
             txn.commit()?;
             Ok((env, db))
         };
-        let (env, db) = open().map_err(|error| opening(&error).at(path.display()))?;
+        let (env, db) = open().map_err(|error| opening(path, &error))?;
         sync_dir(path).map_err(|error| Error::io("sync the directory", path, &error))?;
         Ok(LmdbBase {
             env,
@@ -194,15 +194,16 @@ fn is_full(error: &heed::Error) -> bool {
     }
 }
 
-fn opening(error: &heed::Error) -> Error {
-    match error {
-        heed::Error::Io(io) => Error::io("open the database", "", io),
+fn opening(path: &Path, error: &heed::Error) -> Error {
+    let error = match error {
+        heed::Error::Io(io) => Error::io("open the database", path, io),
         heed::Error::Mdb(MdbError::Invalid | MdbError::Corrupted | MdbError::VersionMismatch) => {
             Error::corrupt(format!("not a database that can be read ({error})"))
                 .hint("the node can be rebuilt from its peers")
         }
         _ => Error::failed(format!("cannot open the database ({error})")),
-    }
+    };
+    error.at(path.display())
 }
 
 fn reading(error: &heed::Error) -> Error {

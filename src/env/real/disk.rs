@@ -21,14 +21,14 @@ const DIR_MODE: u32 = 0o700;
 
 /// The node's file system.
 pub struct RealDisk {
-    pools: Arc<Pools>,
+    pub(super) pools: Arc<Pools>,
 }
 
-struct Pools {
+pub(super) struct Pools {
     /// All operations but `write_sync`.
-    disk: Pool,
+    pub(super) disk: Pool,
     /// `write_sync`: log appends do not wait behind large writes.
-    log: Pool,
+    pub(super) log: Pool,
 }
 
 impl RealDisk {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 const MIB: u64 = 1 << 20;
 
@@ -46,33 +47,38 @@ async fn files_and_directories_are_for_their_owner_alone() {
     assert_eq!(mode(&inner.join("a")) & 0o077, 0);
 }
 
+/// Keeps the one thread for other work busy until the sender says something.
+fn block(disk: &RealDisk) -> SyncSender<()> {
+    let (go, wait) = sync_channel(1);
+    disk.pools
+        .disk
+        .submit(Box::new(move || wait.recv().unwrap()));
+    go
+}
+
 #[tokio::test]
 async fn a_log_append_does_not_wait_behind_other_work() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), RealDisk::new(1, 1));
     let log = create(&disk, &dir.path().join("log")).await;
-    let other = create(&disk, &dir.path().join("other")).await;
-    // The one thread for other work is busy for as long as this lasts.
-    let busy = tokio::spawn(async move {
-        other.zero(0, 64 * MIB).await.unwrap();
-        other.sync().await.unwrap();
-    });
-    tokio::task::yield_now().await;
-    log.write_sync(0, vec![Bytes::from_static(b"entry")])
-        .await
-        .unwrap();
-    assert!(!busy.is_finished());
-    busy.await.unwrap();
+    let go = block(&disk);
+    let entry = vec![Bytes::from_static(b"entry")];
+    log.write_sync(0, entry).await.unwrap();
+    let mut len = log.len();
+    assert!(futures::poll!(&mut len).is_pending());
+    go.send(()).unwrap();
+    assert_eq!(len.await.unwrap(), 5);
 }
 
 #[tokio::test]
 async fn a_dropped_future_does_not_stop_its_write() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), RealDisk::new(1, 1));
     let file = create(&disk, &dir.path().join("a")).await;
+    let go = block(&disk);
     {
         let mut write = file.write_at(0, vec![Bytes::from(vec![7; 1 << 20])]);
-        // Polled once, so it is on its way.
         assert!(futures::poll!(&mut write).is_pending());
     }
+    go.send(()).unwrap();
     // With one thread, this runs behind it.
     assert_eq!(file.len().await.unwrap(), MIB);
 }

@@ -83,6 +83,16 @@ pub enum Verdict {
     PowerCut,
 }
 
+impl Verdict {
+    pub fn into_result(self) -> io::Result<()> {
+        match self {
+            Verdict::Go => Ok(()),
+            Verdict::Fail(error) => Err(error.into()),
+            Verdict::PowerCut => Err(crashed()),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     faults: Vec<Fault>,

@@ -12,48 +12,33 @@ mod content;
 mod fault;
 mod file;
 mod inode;
+mod names;
+mod state;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use fault::{Fault, FaultError, OpKind};
 
-use super::super::base::BaseState;
-use crate::env::{Disk, DiskFile, OpenMode, Space};
+use crate::env::base::BaseState;
 use bytes::Bytes;
 use content::Content;
 use fault::{Plan, Verdict, crashed};
-use file::SimFile;
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use inode::Change;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use state::State;
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tree::{InodeRef, Tree};
 
-/// What [`Disk::space`] calls the size of a disk without a limit: 1 TiB.
-const UNLIMITED_BYTES: u64 = 1 << 40;
-
 /// The disk of one simulated machine. Clones are the same disk.
 #[derive(Clone)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
-}
-
-struct State {
-    seed: u64,
-    rng: StdRng,
-    tree: Tree,
-    bases: BTreeMap<PathBuf, BaseState>,
-    plan: Plan,
-    /// Bytes of pages of files that have a name.
-    used: u64,
-    limit: Option<u64>,
-    latency: Duration,
 }
 
 /// Setting up faults and looking from outside.
@@ -244,189 +229,3 @@ impl SimDisk {
         self.state.lock().space().available
     }
 }
-
-impl State {
-    fn space(&self) -> Space {
-        let total = self.limit.unwrap_or(UNLIMITED_BYTES);
-        let bases: u64 = self.bases.values().map(BaseState::bytes).sum();
-        Space {
-            total,
-            available: total.saturating_sub(self.used.saturating_add(bases)),
-        }
-    }
-
-    /// Applies a change to a file, minding the limit and the plan.
-    fn change(
-        &mut self,
-        op: OpKind,
-        path: &Path,
-        file: &InodeRef,
-        change: Change,
-    ) -> io::Result<()> {
-        let verdict = self.plan.admit(op, path)?;
-        let mut inode = file.lock();
-        let needed = match &change {
-            Change::Write { offset, data } => {
-                inode.live().would_allocate(*offset, data.len() as u64)
-            }
-            Change::Zero { offset, len } => inode.live().would_allocate(*offset, *len),
-            Change::Punch { .. } | Change::SetLen(_) => 0,
-        };
-        if self.limit.is_some() && needed > self.space().available {
-            return Err(FaultError::NoSpace.into());
-        }
-        let change = match (verdict, change) {
-            (Verdict::Fail(_), Change::Write { offset, data }) => {
-                // A failed write may have written the beginning.
-                let part = self.rng.random_range(0..=data.len());
-                let data = data.slice(..part);
-                Some(Change::Write { offset, data })
-            }
-            (Verdict::Fail(_), _) => None,
-            (Verdict::Go | Verdict::PowerCut, change) => Some(change),
-        };
-        if let Some(change) = change {
-            let before = inode.live().allocated();
-            inode.change(change);
-            if inode.links > 0 {
-                self.used = self.used + inode.live().allocated() - before;
-            }
-        }
-        verdict.into_result()
-    }
-
-    /// A name of the file is gone.
-    fn unlink(&mut self, file: &InodeRef) {
-        let mut inode = file.lock();
-        inode.links = inode.links.saturating_sub(1);
-        if inode.links == 0 {
-            self.used -= inode.live().allocated();
-        }
-    }
-
-    /// Runs a change of names; when the power goes while it runs, it is pending.
-    fn rename_with<T>(
-        &mut self,
-        op: OpKind,
-        path: &Path,
-        work: impl FnOnce(&mut Self) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let verdict = self.plan.admit(op, path)?;
-        if let Verdict::Fail(error) = verdict {
-            return Err(error.into());
-        }
-        let done = work(self)?;
-        verdict.into_result().map(|()| done)
-    }
-
-    fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<InodeRef> {
-        if mode == OpenMode::CreateNew {
-            return self.rename_with(OpKind::Create, path, |state| state.tree.create(path));
-        }
-        self.plan.admit(OpKind::Open, path)?.into_result()?;
-        self.tree.file(path)
-    }
-}
-
-impl Verdict {
-    fn into_result(self) -> io::Result<()> {
-        match self {
-            Verdict::Go => Ok(()),
-            Verdict::Fail(error) => Err(error.into()),
-            Verdict::PowerCut => Err(crashed()),
-        }
-    }
-}
-
-impl SimDisk {
-    /// Runs one operation when its future is first polled.
-    fn run<'a, T: Send + 'a>(
-        &'a self,
-        work: impl FnOnce(&mut State) -> io::Result<T> + Send + 'a,
-    ) -> BoxFuture<'a, io::Result<T>> {
-        async move { work(&mut self.state.lock()) }.boxed()
-    }
-}
-
-impl Disk for SimDisk {
-    fn open<'a>(
-        &'a self,
-        path: &'a Path,
-        mode: OpenMode,
-    ) -> BoxFuture<'a, io::Result<Arc<dyn DiskFile>>> {
-        self.run(move |state| {
-            let inode = state.open(path, mode)?;
-            let disk = self.clone();
-            let writable = mode != OpenMode::Read;
-            let file: Arc<dyn DiskFile> = Arc::new(SimFile::new(disk, path, inode, writable));
-            Ok(file)
-        })
-    }
-
-    fn rename<'a>(&'a self, from: &'a Path, to: &'a Path) -> BoxFuture<'a, io::Result<()>> {
-        self.run(move |state| {
-            state.rename_with(OpKind::Rename, from, |state| {
-                if let Some(replaced) = state.tree.rename(from, to)? {
-                    state.unlink(&replaced);
-                }
-                Ok(())
-            })
-        })
-    }
-
-    fn remove<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>> {
-        self.run(move |state| {
-            state.rename_with(OpKind::Remove, path, |state| {
-                let file = state.tree.remove(path)?;
-                state.unlink(&file);
-                Ok(())
-            })
-        })
-    }
-
-    fn create_dir<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>> {
-        self.run(move |state| {
-            let verdict = state.plan.admit(OpKind::CreateDir, path)?;
-            if verdict == Verdict::Go || (verdict == Verdict::PowerCut && state.rng.random()) {
-                state.tree.create_dir(path)?;
-            }
-            verdict.into_result()
-        })
-    }
-
-    fn list<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Vec<PathBuf>>> {
-        self.run(move |state| {
-            state.plan.admit(OpKind::List, path)?.into_result()?;
-            state.tree.list(path)
-        })
-    }
-
-    fn sync_dir<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>> {
-        self.run(move |state| {
-            state.plan.admit(OpKind::SyncDir, path)?.into_result()?;
-            state.tree.sync_dir(path)
-        })
-    }
-
-    fn space<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Space>> {
-        self.run(move |state| {
-            state.plan.admit(OpKind::Space, path)?.into_result()?;
-            state.tree.lookup(path)?.ok_or(ErrorKind::NotFound)?;
-            Ok(state.space())
-        })
-    }
-
-    fn exists<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<bool>> {
-        self.run(move |state| {
-            state.plan.admit(OpKind::Exists, path)?.into_result()?;
-            match state.tree.lookup(path) {
-                Ok(entry) => Ok(entry.is_some()),
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-                Err(error) => Err(error),
-            }
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests;
