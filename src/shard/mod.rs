@@ -35,6 +35,38 @@
 //! `apply` itself (a damaged record, an unknown command or version) is not an outcome: the
 //! replica stops, because it cannot know what the others will do.
 
+pub mod check;
 pub mod command;
 pub mod keys;
+pub mod read;
 pub mod records;
+
+mod apply;
+mod attrs;
+mod changes;
+mod chores;
+mod cleanup;
+mod content;
+mod dirs;
+mod files;
+mod refuse;
+mod remove;
+mod rename;
+mod seed;
+mod sessions;
+mod sum;
+mod tree;
+mod txn;
+mod uploads;
+mod versions;
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod history;
+#[cfg(test)]
+mod testing;
+
+pub use apply::{apply, apply_bytes};
+pub use seed::seed;
+pub use txn::{Batch, STATE_MACHINE};

@@ -5,7 +5,7 @@ use super::command::Done;
 use crate::error::{Error, Result};
 use crate::types::{
     ChunkHash, ContentId, DirTotals, DirVersion, FileAttrs, FileVersion, GroupId, Inode, Name,
-    OpSeq, Precondition, Revision, ShardTime, WallTime,
+    OpSeq, Precondition, Revision, ShardTime, UploadId, WallTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,13 @@ pub struct Header {
     pub changes_bytes: u64,
     /// Rows in `deleted`: deletions whose records are still there.
     pub deletions: u64,
+    /// Wrapping sum of the hashes of all records that hang on files (inline data, versions,
+    /// manifests, references); see `sum`.
+    pub contents: u64,
+    /// `Chore::Cleanup` goes on behind this row of `deleted`; (0, 0): at the first.
+    pub cleanup_behind: (Inode, Revision),
+    /// `Chore::ExpireUploads` goes on behind this row of `uploads`.
+    pub uploads_behind: (Inode, UploadId),
     pub settings: Settings,
 }
 
@@ -129,6 +136,11 @@ pub struct OldVersion {
     pub attrs: FileAttrs,
     /// When it was superseded.
     pub superseded: ShardTime,
+    /// A newer version has the same content (a restored one does); the newest that has it owns
+    /// it, so dropping this row leaves the content. Rows are dropped oldest first.
+    pub shared: bool,
+    /// Past retention and no longer shown; its content is being dropped piece by piece.
+    pub dropping: bool,
 }
 
 /// One chunk of a file.
