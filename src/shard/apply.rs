@@ -171,12 +171,7 @@ fn path_of(op: &Op) -> Option<&DfsPath> {
 }
 
 /// What a change answers.
-pub(super) fn done(
-    revision: Revision,
-    inode: Inode,
-    version: FileVersion,
-    parent: Inode,
-) -> Done {
+pub(super) fn done(revision: Revision, inode: Inode, version: FileVersion, parent: Inode) -> Done {
     Done {
         revision,
         inode,

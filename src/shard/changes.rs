@@ -1,10 +1,10 @@
 //! Pure: change rows, one for each revision, for watchers.
 
 use super::apply::Caller;
+use super::command::ChoreDone;
 use super::keys;
 use super::records::{Change, ChangeRow, encode};
 use super::refuse::damaged;
-use super::command::ChoreDone;
 use super::txn::Batch;
 use crate::error::Result;
 use crate::types::{Inode, Revision};

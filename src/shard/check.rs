@@ -388,7 +388,9 @@ impl Check<'_> {
             };
             let (inode, version) = (Inode(inode), FileVersion(version));
             let Some(live) = this.files.get(&inode).copied() else {
-                return this.problem(format!("version {version} of file {inode} that is not there"));
+                return this.problem(format!(
+                    "version {version} of file {inode} that is not there"
+                ));
             };
             let what = format!("version {version} of file {inode}");
             let Some(old) = this.decoded::<OldVersion>(&what, value) else {
@@ -399,7 +401,9 @@ impl Check<'_> {
                 && before == inode
                 && number.next() != version
             {
-                this.problem(format!("file {inode}: versions {number} to {version} are missing"));
+                this.problem(format!(
+                    "file {inode}: versions {number} to {version} are missing"
+                ));
             }
             last = Some((inode, version));
             if old.attrs.version != version {
@@ -486,7 +490,10 @@ impl Check<'_> {
         self.each(&keys::table(keys::REFERENCES), |this, key, value| {
             this.count_hanging(key, value);
             this.report.references += 1;
-            let hash = key.get(1..33).and_then(|h| h.try_into().ok()).map(ChunkHash);
+            let hash = key
+                .get(1..33)
+                .and_then(|h| h.try_into().ok())
+                .map(ChunkHash);
             let (Some(hash), Some(at)) = (hash, content_key(key, 33)) else {
                 return this.problem("a key of `references` is too short".to_owned());
             };

@@ -79,7 +79,9 @@ pub(super) fn expire_versions(
     let look = (rows as usize).max(1);
     let mut found = batch.collect(&table, &keys::versions_of(Inode(first)), look)?;
     done.more = found.len() == look;
-    if done.more && let Some((last, _)) = found.last() {
+    if done.more
+        && let Some((last, _)) = found.last()
+    {
         let rest = [&last[..], &[0]].concat();
         let prefix = keys::versions_of(inode_of(last)?);
         found.extend(batch.collect(&prefix, &rest, usize::MAX)?);

@@ -288,12 +288,7 @@ fn unhang_dir(batch: &mut Batch<'_>, frame: &Frame, budget: &mut Budget) -> Resu
 }
 
 /// Removes an entry or a row in `deleted`, and what it weighed, from the directory that held it.
-fn unhang(
-    batch: &mut Batch<'_>,
-    hook: &Hook,
-    weight: Weight,
-    budget: &mut Budget,
-) -> Result<()> {
+fn unhang(batch: &mut Batch<'_>, hook: &Hook, weight: Weight, budget: &mut Budget) -> Result<()> {
     let raw = batch
         .get(&hook.key)?
         .ok_or_else(|| damaged("an entry vanished while its tree was cleaned up"))?;

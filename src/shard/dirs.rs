@@ -9,9 +9,7 @@ use super::sum::{self, Touch, Weight};
 use super::tree::{self, Place};
 use super::txn::Batch;
 use crate::error::{Code, Error};
-use crate::types::{
-    DfsPath, DirTotals, DirVersion, FileVersion, Inode, Revision,
-};
+use crate::types::{DfsPath, DirTotals, DirVersion, FileVersion, Inode, Revision};
 use std::sync::Arc;
 
 pub(super) fn mkdir(

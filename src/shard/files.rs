@@ -266,7 +266,9 @@ fn copy_content(
         }
         Content::Chunks { pages, .. } if pages > COPY_PAGES_MAX => refuse_hint(
             Code::Failed,
-            format!("too large to copy in one step ({pages} manifest pages, at most {COPY_PAGES_MAX})"),
+            format!(
+                "too large to copy in one step ({pages} manifest pages, at most {COPY_PAGES_MAX})"
+            ),
             "get it and put it again (chunks that are there are not sent)",
         ),
         Content::Chunks {

@@ -61,11 +61,9 @@ mod uploads;
 mod versions;
 
 #[cfg(test)]
-mod golden;
-#[cfg(test)]
-mod history;
-#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use apply::{apply, apply_bytes};
 pub use seed::seed;

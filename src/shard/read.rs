@@ -39,7 +39,10 @@ pub enum Found {
         attrs: FileAttrs,
     },
     /// The root of another shard.
-    Mount { inode: Inode, shard: GroupId },
+    Mount {
+        inode: Inode,
+        shard: GroupId,
+    },
 }
 
 /// A page of a listing.
@@ -228,20 +231,16 @@ pub fn list(view: &dyn SlotRead, path: &DfsPath, query: &ListQuery<'_>) -> Resul
     let mut page: Vec<(Name, Entry)> = Vec::new();
     let mut bytes = 0;
     let mut more = false;
-    view.scan(
-        &from,
-        keys::after(&prefix).as_deref(),
-        &mut |key, value| {
-            if page.len() == limit || bytes >= PAGE_BYTES_MAX {
-                more = true;
-                return Ok(false);
-            }
-            let name = keys::entry_name(key).ok_or_else(|| damaged("an entry's key has no name"))?;
-            bytes += key.len() + if query.attrs { value.len() + 64 } else { 12 };
-            page.push((name, decode(value)?));
-            Ok(true)
-        },
-    )?;
+    view.scan(&from, keys::after(&prefix).as_deref(), &mut |key, value| {
+        if page.len() == limit || bytes >= PAGE_BYTES_MAX {
+            more = true;
+            return Ok(false);
+        }
+        let name = keys::entry_name(key).ok_or_else(|| damaged("an entry's key has no name"))?;
+        bytes += key.len() + if query.attrs { value.len() + 64 } else { 12 };
+        page.push((name, decode(value)?));
+        Ok(true)
+    })?;
     let entries = page
         .into_iter()
         .map(|(name, entry)| Ok((name, entry_view(view, entry, query.attrs)?)))
@@ -255,9 +254,9 @@ pub fn list(view: &dyn SlotRead, path: &DfsPath, query: &ListQuery<'_>) -> Resul
 
 fn entry_view(view: &dyn SlotRead, entry: Entry, attrs: bool) -> Result<EntryView> {
     Ok(match entry {
-        Entry::File { inode, attrs: a, .. } if attrs => {
-            EntryView::File(FileView { inode, attrs: a })
-        }
+        Entry::File {
+            inode, attrs: a, ..
+        } if attrs => EntryView::File(FileView { inode, attrs: a }),
         Entry::Dir { inode, .. } if attrs => {
             EntryView::Dir(dir_view(inode, dir_record(view, inode)?))
         }
@@ -315,10 +314,10 @@ pub fn resolve(
         ),
         Content::Chunks { id, pages, .. } => {
             if page >= pages {
-                return Err(
-                    Error::not_found(format!("no manifest page {page} (there are {pages})"))
-                        .at(path),
-                );
+                return Err(Error::not_found(format!(
+                    "no manifest page {page} (there are {pages})"
+                ))
+                .at(path));
             }
             let bytes = view.get(&keys::manifest(inode, id, page))?.ok_or_else(|| {
                 damaged(format!("manifest page {page} of file {inode} is missing")).at(path)

@@ -55,7 +55,11 @@ fn judge(
     match entry {
         Entry::File { attrs, .. } => {
             if what == Removal::EmptyDir {
-                return refuse_hint(Code::Conflict, "it is a file (not a directory)", "use `dfs rm`");
+                return refuse_hint(
+                    Code::Conflict,
+                    "it is a file (not a directory)",
+                    "use `dfs rm`",
+                );
             }
             match precondition {
                 Precondition::Any => Ok(attrs.version),
@@ -132,11 +136,7 @@ pub(super) fn bury(
         .plus(Weight::sum(row_sum.wrapping_add(entry_sum))))
 }
 
-pub(super) fn undelete(
-    batch: &mut Batch<'_>,
-    caller: &Caller<'_>,
-    path: &DfsPath,
-) -> Step<Done> {
+pub(super) fn undelete(batch: &mut Batch<'_>, caller: &Caller<'_>, path: &DfsPath) -> Step<Done> {
     let place = tree::target(batch, path)?;
     if tree::find(batch, place.parent, &place.name)?.is_some() {
         return refuse_hint(

@@ -44,14 +44,21 @@ pub(super) fn rename(
             "name a place outside of it",
         );
     }
-    let (target, replaced) = judge_target(batch, &moved.entry, to, replace).map_err(|stop| {
-        match stop {
+    let (target, replaced) =
+        judge_target(batch, &moved.entry, to, replace).map_err(|stop| match stop {
             Stop::Refused(error) => Stop::Refused(error.at(to)),
             damage => damage,
-        }
-    })?;
+        })?;
     let revision = batch.next_revision();
-    shift(batch, caller, &source, &moved, &target, replaced.as_ref(), revision)?;
+    shift(
+        batch,
+        caller,
+        &source,
+        &moved,
+        &target,
+        replaced.as_ref(),
+        revision,
+    )?;
     let change = Change::Renamed {
         from: source.name.clone(),
         from_ancestors: source.chain.to_vec(),
@@ -60,12 +67,7 @@ pub(super) fn rename(
         replaced: replaced.map(|found| found.entry.inode()),
     };
     changes::record(batch, caller, change, &target.chain);
-    Ok(done(
-        revision,
-        moved.entry.inode(),
-        version,
-        target.parent,
-    ))
+    Ok(done(revision, moved.entry.inode(), version, target.parent))
 }
 
 fn version_of(entry: &Entry) -> FileVersion {
@@ -176,12 +178,7 @@ fn shift(
 
 /// Hangs a directory's record to its new place; returns what its form's hash changes by, which
 /// its own sum has already.
-fn rehang(
-    batch: &mut Batch<'_>,
-    inode: Inode,
-    target: &Place,
-    revision: Revision,
-) -> Result<u64> {
+fn rehang(batch: &mut Batch<'_>, inode: Inode, target: &Place, revision: Revision) -> Result<u64> {
     let mut record = batch.dir(inode)?.clone();
     record.parent = target.parent;
     record.name = Some(target.name.clone());

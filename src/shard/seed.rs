@@ -1,9 +1,9 @@
 //! Pure: the records a new shard begins with.
 
+use super::keys;
 use super::records::{DirRecord, Header, Settings, encode};
 use super::sum::form_hash;
 use super::txn::STATE_MACHINE;
-use super::keys;
 use crate::store::Change;
 use crate::types::{
     ContentId, DirTotals, DirVersion, GroupId, Inode, Revision, ShardTime, UploadId, WallTime,

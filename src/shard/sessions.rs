@@ -31,10 +31,7 @@ pub(super) fn request(
     }
     let key = keys::lane(request.session, request.lane);
     let digest = digest(&request.ops)?;
-    let last: Option<LaneRow> = batch
-        .get(&key)?
-        .map(|bytes| decode(&bytes))
-        .transpose()?;
+    let last: Option<LaneRow> = batch.get(&key)?.map(|bytes| decode(&bytes)).transpose()?;
     match &last {
         Some(row) if request.seq < row.seq => return refused(older(request.seq, row.seq)),
         Some(row) if request.seq == row.seq && digest == row.digest => {

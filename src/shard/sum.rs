@@ -136,12 +136,7 @@ pub(super) enum Touch {
 
 /// Counts a change of a directory: its version, and for names its `modified`. Returns what its
 /// form's hash changes by, to be carried from this directory upwards.
-pub(super) fn touch(
-    batch: &mut Batch<'_>,
-    dir: Inode,
-    wall: WallTime,
-    what: Touch,
-) -> Result<u64> {
+pub(super) fn touch(batch: &mut Batch<'_>, dir: Inode, wall: WallTime, what: Touch) -> Result<u64> {
     let mut record = batch.dir(dir)?.clone();
     record.version = record.version.next();
     if what == Touch::Names {

@@ -141,9 +141,7 @@ impl TestShard {
     pub fn visible(&self) -> (BTreeMap<Bytes, Bytes>, super::records::Header) {
         use super::keys;
         let mut records = self.slot.0.clone();
-        records.retain(|key, _| {
-            !matches!(key[0], keys::HEADER | keys::LANES | keys::LANES_BY_AGE)
-        });
+        records.retain(|key, _| !matches!(key[0], keys::HEADER | keys::LANES | keys::LANES_BY_AGE));
         let mut header = read::header(&self.slot).unwrap();
         header.time = ShardTime(0);
         header.lanes = 0;

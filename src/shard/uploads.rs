@@ -50,12 +50,7 @@ pub(super) fn set_row(
     old: Option<&Bytes>,
     new: Option<&Upload>,
 ) -> Result<()> {
-    let delta = sum::replace(
-        batch,
-        keys::upload(parent, upload),
-        old,
-        new.map(encode),
-    );
+    let delta = sum::replace(batch, keys::upload(parent, upload), old, new.map(encode));
     sum::carry(batch, parent, Weight::sum(delta))
 }
 
@@ -327,8 +322,8 @@ fn check_content(row: &Upload, size: u64, hash: ChunkHash, tail: &[ChunkRef]) ->
             );
         }
     }
-    let full = u64::from(row.pages) * MANIFEST_PAGE_REFS as u64
-        + (tail.len() as u64).saturating_sub(1);
+    let full =
+        u64::from(row.pages) * MANIFEST_PAGE_REFS as u64 + (tail.len() as u64).saturating_sub(1);
     let total = full
         .checked_mul(row.chunk_bytes)
         .and_then(|bytes| bytes.checked_add(last_len));

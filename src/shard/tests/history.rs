@@ -4,15 +4,12 @@
 //! are compared with the model. Each history is applied a second time in one batch, and a third
 //! time cut into batches of three commands: the records must be the same.
 
-use super::command::{Applied, Chore, Command, Op, Removal};
-use super::records::{ChunkRef, Settings};
-use super::testing::{TestShard, path};
-use super::txn::Batch;
-use super::{apply, read};
 use crate::error::Code;
-use crate::types::{
-    ChunkHash, DfsPath, FileVersion, Inode, Precondition, Replacement, UploadId,
-};
+use crate::shard::command::{Applied, Chore, Command, Op, Removal};
+use crate::shard::records::{ChunkRef, Outcome, Settings};
+use crate::shard::testing::{TestShard, path};
+use crate::shard::{Batch, apply, read};
+use crate::types::{ChunkHash, DfsPath, FileVersion, Inode, Precondition, Replacement, UploadId};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -253,7 +250,7 @@ impl Run {
         applied
     }
 
-    fn op(&mut self, op: Op) -> super::records::Outcome {
+    fn op(&mut self, op: Op) -> Outcome {
         let request = self.shard.request(vec![op]);
         let command = self.shard.proposal(vec![request], Vec::new());
         let mut applied = self.command(command.clone());
@@ -303,7 +300,8 @@ impl Run {
             Step::Upload(at, chunks, ask) => self.upload(&at, chunks, ask),
             Step::Reserve(at, ask) => {
                 let precondition = self.precondition(&at, ask);
-                self.reserve(&at, precondition);
+                let expected = self.reservable(&at, precondition);
+                same(&self.reserve(&at, precondition), expected);
             }
             Step::Remove(at, what) => {
                 let outcome = self.op(Op::Remove {
@@ -359,11 +357,12 @@ impl Run {
         }
     }
 
-    fn reserve(
-        &mut self,
-        at: &DfsPath,
-        precondition: Precondition,
-    ) -> super::records::Outcome {
+    /// A reservation is judged like the write it prepares.
+    fn reservable(&mut self, at: &DfsPath, precondition: Precondition) -> Verdict {
+        self.model.clone().write(at, "", precondition)
+    }
+
+    fn reserve(&mut self, at: &DfsPath, precondition: Precondition) -> Outcome {
         self.uploads += 1;
         self.op(Op::Reserve {
             path: at.clone(),
@@ -484,14 +483,17 @@ impl Run {
             unreachable!("the root is a directory")
         };
         assert!(
-            alike(&Node::Dir(shown.clone()), &Node::Dir(self.model.root.clone())),
+            alike(
+                &Node::Dir(shown.clone()),
+                &Node::Dir(self.model.root.clone())
+            ),
             "shard: {shown:?}\nmodel: {:?}",
             self.model.root
         );
     }
 }
 
-fn same(outcome: &super::records::Outcome, expected: Verdict) {
+fn same(outcome: &Outcome, expected: Verdict) {
     let code = match outcome {
         Ok(_) => Ok(()),
         Err(error) => Err(error.code),
