@@ -15,11 +15,12 @@ use crate::store::wal::{LogPosition, Wal};
 use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Config, Raft, RaftMetrics, SnapshotPolicy};
+use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// Entries in one append message; their bytes are bounded by `log::READ_BYTES_MAX`.
 const APPEND_ENTRIES_MAX: u64 = 1_024;
@@ -59,6 +60,8 @@ pub struct RaftGroup {
     /// One permit a proposal that is not applied yet.
     proposals: Semaphore,
     barrier: Barrier,
+    /// How long the others' word for a leader holds: the longest election timeout.
+    lease: Duration,
 }
 
 impl RaftGroup {
@@ -114,11 +117,12 @@ impl RaftGroup {
             state,
             proposals: Semaphore::new(limits::PROPOSALS_QUEUED_MAX),
             barrier,
+            lease: timers.election_max,
         }))
     }
 
     /// Proposes a command and waits until it is applied here. Calls may overlap: they travel
-    /// together, in the order in which they were first polled.
+    /// together, in any order.
     ///
     /// # Errors
     /// `redirect` when not the leader and `busy` when too many wait (nothing was proposed);
@@ -137,15 +141,37 @@ impl RaftGroup {
                 format!("group {} has too many proposals in its queue", self.group),
             )
         })?;
-        let write = self.raft.client_write(Command(command));
-        match tokio::time::timeout(limits::REQUEST_TIMEOUT, write).await {
-            Ok(Ok(written)) => Ok(written.data.0),
-            Ok(Err(e)) => Err(refusal::write(&e)),
+        match timeout(limits::REQUEST_TIMEOUT, self.write(command)).await {
+            Ok(outcome) => outcome,
             Err(_) => Err(Error::unavailable(format!(
                 "the entry was not applied within {:?} (no majority of the group answers)",
                 limits::REQUEST_TIMEOUT
             ))
             .unknown_outcome()),
+        }
+    }
+
+    /// Writes; once more if no majority had confirmed this leader of late and one does within a
+    /// lease. One that was just elected would otherwise refuse its first proposals.
+    async fn write(&self, command: Bytes) -> Result<Reply> {
+        let mut metrics = self.raft.metrics();
+        let confirmed = metrics.borrow_and_update().last_quorum_acked;
+        let mut written = self.raft.client_write(Command(command.clone())).await;
+        if written.as_ref().is_err_and(refusal::is_lease_expired) {
+            let confirmation = async {
+                while metrics.borrow_and_update().last_quorum_acked == confirmed {
+                    if metrics.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            if timeout(self.lease, confirmation).await.is_ok() {
+                written = self.raft.client_write(Command(command)).await;
+            }
+        }
+        match written {
+            Ok(written) => Ok(written.data.0),
+            Err(e) => Err(refusal::write(&e)),
         }
     }
 
@@ -226,7 +252,7 @@ impl RaftGroup {
                 }
                 Ok(())
             };
-            (tokio::time::timeout(COMPACT_TIMEOUT, wait).await).map_err(|_| {
+            (timeout(COMPACT_TIMEOUT, wait).await).map_err(|_| {
                 Error::unavailable(format!(
                     "group {} did not note its fold at entry {folded} within {COMPACT_TIMEOUT:?}",
                     self.group
@@ -260,35 +286,32 @@ impl RaftGroup {
         }
     }
 
-    /// True while this replica leads, as far as it knows.
+    /// True while this replica leads, as far as it knows, and a majority has confirmed it.
     pub fn is_leader(&self) -> bool {
-        self.raft.is_leader()
+        leads(&self.raft.metrics().borrow_watched())
     }
 
-    /// Waits until this replica is the leader or the deadline has passed.
+    /// Waits until this replica is the leader and takes proposals, or the deadline has passed.
     ///
     /// # Errors
     /// `redirect` if another one leads at the deadline, else `unavailable`.
     pub async fn wait_leader(&self, deadline: Duration) -> Result<()> {
         let mut metrics = self.raft.metrics();
         let wait = async {
-            loop {
-                metrics.borrow_and_update();
-                if self.raft.is_leader() {
-                    return Ok(());
-                }
+            while !leads(&metrics.borrow_and_update()) {
                 metrics.changed().await.map_err(|_| refusal::stopped())?;
             }
+            Ok(())
         };
-        if let Ok(outcome) = tokio::time::timeout(deadline, wait).await {
+        if let Ok(outcome) = timeout(deadline, wait).await {
             return outcome;
         }
         Err(match self.status().leader {
-            Some(leader) => Error::new(
+            Some(leader) if leader != self.replica => Error::new(
                 Code::Redirect,
                 format!("not the leader (replica {leader} is)"),
             ),
-            None => Error::unavailable(format!(
+            _ => Error::unavailable(format!(
                 "group {} has no leader after {deadline:?}",
                 self.group
             )),
@@ -316,6 +339,10 @@ impl RaftGroup {
         (self.raft.shutdown().await)
             .map_err(|e| Error::failed(format!("group {} did not stop cleanly ({e})", self.group)))
     }
+}
+
+fn leads(metrics: &RaftMetrics<Types>) -> bool {
+    metrics.state == ServerState::Leader && metrics.last_quorum_acked.is_some()
 }
 
 fn purged(metrics: &RaftMetrics<Types>) -> u64 {

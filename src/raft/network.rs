@@ -49,6 +49,7 @@ impl Links {
             node: host.0,
             append_timeout,
             acknowledged: None,
+            reported: false,
         }
     }
 }
@@ -74,6 +75,8 @@ pub(super) struct Link {
     append_timeout: Duration,
     /// The last entry that the replica said is durable there.
     acknowledged: Option<LogId>,
+    /// That it took this back was logged: once is enough.
+    reported: bool,
 }
 
 impl Link {
@@ -123,7 +126,9 @@ impl Link {
                     "replica {} of group {} on node {} has lost log entries that it acknowledged",
                     self.to, self.links.group, self.node
                 );
-                tracing::error!(acknowledged = ?self.acknowledged, ?previous, "{text}");
+                if !std::mem::replace(&mut self.reported, true) {
+                    tracing::error!(acknowledged = ?self.acknowledged, ?previous, "{text}");
+                }
                 return Err(Unreachable::from_string(text).into());
             }
             AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
@@ -204,5 +209,37 @@ impl RaftNetworkV2<Types> for Link {
             self.to, self.links.group
         );
         Err(Unreachable::from_string(text).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::group::SEED;
+    use crate::raft::kinds::log_id;
+    use crate::raft::model::{GROUP, Switchboard, node};
+    use crate::store::wal::LogPosition;
+    use crate::types::LogIndex;
+    use AppendEntriesResponse as R;
+
+    fn at(index: u64) -> Option<LogId> {
+        Some(log_id(LogPosition {
+            index: LogIndex(index),
+            ..SEED
+        }))
+    }
+
+    #[test]
+    fn a_replica_that_takes_back_what_it_acknowledged_is_refused() {
+        let board = Arc::new(Switchboard::default());
+        let links = Links::new(GROUP, ReplicaId(1), board);
+        let mut link = links.link(2, &Host(node(2)), APPEND_TIMEOUT);
+        link.check(at(9), at(9), &R::Conflict).unwrap();
+        link.check(at(4), at(7), &R::Success).unwrap();
+        link.check(at(7), at(9), &R::PartialSuccess(at(8))).unwrap();
+        link.check(at(9), at(9), &R::Conflict).unwrap();
+        assert!(link.check(at(8), at(9), &R::Conflict).is_err());
+        assert!(link.check(at(3), at(3), &R::Conflict).is_err());
+        link.check(at(8), at(9), &R::Success).unwrap();
     }
 }

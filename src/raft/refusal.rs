@@ -22,6 +22,14 @@ pub(super) fn not_leader(forward: &ForwardToLeader<Types>) -> Error {
     }
 }
 
+/// A leader refused because no majority has confirmed it of late; nothing was done.
+pub(super) fn is_lease_expired(error: &RaftError<Types, ClientWriteError<Types>>) -> bool {
+    let RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) = error else {
+        return false;
+    };
+    forward.reason == ForwardReason::LeaseExpired
+}
+
 /// What came of a proposal that was not applied here.
 pub(super) fn write(error: &RaftError<Types, ClientWriteError<Types>>) -> Error {
     match error {
