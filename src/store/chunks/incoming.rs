@@ -1,0 +1,283 @@
+//! Taking one chunk's bytes in order. A small chunk is gathered in memory and handed to the
+//! appender; a large one is written to a temporary file while it is hashed.
+
+use super::ChunkStore;
+use super::index::Location;
+use super::large::updated;
+use super::layout::Footer;
+use super::ops::{Op, Put};
+use super::outboard::OutboardBuilder;
+use crate::env::{DiskFile, OpenMode};
+use crate::error::{Error, Result};
+use crate::types::ChunkHash;
+use bytes::{Bytes, BytesMut};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Pieces below this are copied together: each part of a write costs memory of its own.
+const PART_BYTES_MIN: usize = 16 << 10;
+
+/// Takes one chunk's bytes in order. Dropped unfinished, it leaves nothing behind.
+///
+/// It holds memory of the store while it lives: whoever drives it bounds the time it waits for
+/// bytes.
+pub struct ChunkWriter {
+    store: Arc<ChunkStore>,
+    hash: ChunkHash,
+    /// Bytes announced, bytes taken so far.
+    len: u64,
+    taken: u64,
+    gathered: Gathered,
+    permit: Option<OwnedSemaphorePermit>,
+    /// `None`: a small chunk.
+    file: Option<Incoming>,
+}
+
+/// The temporary file of a large chunk.
+struct Incoming {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    /// Taken out while a slice is hashed.
+    builder: Option<OutboardBuilder>,
+    written: u64,
+}
+
+/// Bytes not yet written, in parts.
+#[derive(Default)]
+struct Gathered {
+    parts: Vec<Bytes>,
+    tail: BytesMut,
+    bytes: u64,
+}
+
+impl Gathered {
+    fn push(&mut self, bytes: Bytes) {
+        self.bytes += bytes.len() as u64;
+        if bytes.len() < PART_BYTES_MIN {
+            self.tail.extend_from_slice(&bytes);
+        }
+        if self.tail.len() >= PART_BYTES_MIN || bytes.len() >= PART_BYTES_MIN {
+            self.close_tail();
+        }
+        if bytes.len() >= PART_BYTES_MIN {
+            self.parts.push(bytes);
+        }
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.parts.push(self.tail.split().freeze());
+        }
+    }
+
+    fn take(&mut self) -> Vec<Bytes> {
+        self.close_tail();
+        self.bytes = 0;
+        std::mem::take(&mut self.parts)
+    }
+}
+
+impl ChunkWriter {
+    pub(super) async fn begin(store: Arc<ChunkStore>, hash: ChunkHash, len: u64) -> Result<Self> {
+        let core = &store.core;
+        core.guard.check()?;
+        let most = core.options.chunk_bytes_max;
+        if len > most {
+            return Err(Error::usage(format!(
+                "a chunk of {len} bytes is too large (at most {most})"
+            )));
+        }
+        let closed = "the semaphores of a chunk store are never closed";
+        let (permit, file) = if len < core.options.pack_chunk_bytes_max {
+            let bytes = u32::try_from(len).expect("checked by the options");
+            let permit = core.queued_bytes.clone().acquire_many_owned(bytes).await;
+            (permit.expect(closed), None)
+        } else {
+            let permit = core.large.writers.clone().acquire_owned().await.expect(closed);
+            let path = core.large.temporary_path();
+            let opened = core.env.disk.open(&path, OpenMode::CreateNew).await;
+            let file = opened.map_err(|e| Error::io("create chunk file", &path, &e))?;
+            let builder = Some(OutboardBuilder::new(u64::from(core.options.group_bytes)));
+            let incoming = Incoming {
+                path,
+                file,
+                builder,
+                written: 0,
+            };
+            (permit, Some(incoming))
+        };
+        Ok(ChunkWriter {
+            store,
+            hash,
+            len,
+            taken: 0,
+            gathered: Gathered::default(),
+            permit: Some(permit),
+            file,
+        })
+    }
+
+    /// The next bytes.
+    ///
+    /// # Errors
+    /// `usage` when more come than announced, `no_space`. After an error only dropping is left.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let total = self.taken.saturating_add(bytes.len() as u64);
+        if total > self.len {
+            return Err(Error::usage(format!(
+                "chunk {} has more than the {} bytes announced",
+                self.hash, self.len
+            )));
+        }
+        self.taken = total;
+        self.gathered.push(bytes);
+        if self.file.is_some() && self.gathered.bytes >= self.store.core.options.slice_bytes {
+            self.write_slice().await?;
+        }
+        Ok(())
+    }
+
+    /// Verifies length and hash and makes the chunk durable.
+    ///
+    /// # Errors
+    /// `corrupt` when length or hash do not fit, `no_space`. Nothing is kept then.
+    pub async fn finish(mut self) -> Result<()> {
+        if self.taken != self.len {
+            return Err(Error::corrupt(format!(
+                "chunk {} ended after {} of {} bytes",
+                self.hash, self.taken, self.len
+            )));
+        }
+        if self.file.is_some() {
+            self.finish_large().await
+        } else {
+            self.finish_small().await
+        }
+    }
+
+    async fn finish_small(&mut self) -> Result<()> {
+        let data = self.gathered.take();
+        let core = &self.store.core;
+        self.matches(super::core::hash_of(&core.env, data.clone()).await)?;
+        let (hash, len, permit) = (self.hash, self.len as u32, self.permit.take());
+        let put = |reply| {
+            Op::Put(Put {
+                hash,
+                data,
+                len,
+                moved_from: None,
+                permit,
+                reply,
+            })
+        };
+        self.store.ask(put).await
+    }
+
+    fn matches(&self, found: ChunkHash) -> Result<()> {
+        if found == self.hash {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!(
+            "the bytes received have the hash {found}, not {} as announced",
+            self.hash
+        )))
+    }
+
+    /// Hashes and writes what is gathered, both at once.
+    async fn write_slice(&mut self) -> Result<()> {
+        let core = &self.store.core;
+        let Some(incoming) = &mut self.file else {
+            return Ok(());
+        };
+        let builder = incoming.builder.take();
+        let builder = builder.ok_or_else(|| Error::failed("the chunk's writer has failed"))?;
+        let bytes = self.gathered.bytes;
+        let parts = self.gathered.take();
+        let write = incoming.file.write_at(incoming.written, parts.clone());
+        let (builder, written) = tokio::join!(updated(&core.env, builder, parts), write);
+        written.map_err(|e| core.guard.failed_write("write chunk", &incoming.path, &e))?;
+        incoming.builder = Some(builder);
+        incoming.written += bytes;
+        Ok(())
+    }
+
+    async fn finish_large(&mut self) -> Result<()> {
+        self.write_slice().await?;
+        let core = self.store.core.clone();
+        let Some(incoming) = &mut self.file else {
+            return Ok(());
+        };
+        let builder = incoming.builder.take();
+        let builder = builder.ok_or_else(|| Error::failed("the chunk's writer has failed"))?;
+        let (file, end, path) = (incoming.file.clone(), incoming.written, incoming.path.clone());
+        let (found, outboard) = builder.finish();
+        self.matches(found)?;
+        let footer = Footer {
+            len: self.len,
+            group_bytes: core.options.group_bytes,
+            hash: self.hash,
+        };
+        let trailer = vec![
+            Bytes::from(outboard.bytes()),
+            Bytes::copy_from_slice(&footer.encode()),
+        ];
+        let synced = file.write_sync(end, trailer).await;
+        synced.map_err(|e| core.guard.failed_write("sync chunk", &path, &e))?;
+        if self.is_packed().await? {
+            return Ok(());
+        }
+        // In a task of its own: a caller that gives up must not leave a chunk with a name that
+        // the index does not know.
+        let (hash, len, store) = (self.hash, self.len, self.store.clone());
+        let task = async move {
+            let core = &store.core;
+            let taken = core
+                .large
+                .take_in(&core.index, &core.quarantine, &path, hash, len)
+                .await;
+            if taken.is_err() {
+                let _ = core.env.disk.remove(&path).await;
+            }
+            taken
+        };
+        self.file = None;
+        let permit = self.permit.take();
+        let task = async move {
+            let result = task.await;
+            drop(permit);
+            result
+        };
+        self.store.run_to_end("chunk-take-in", task).await
+    }
+
+    /// True where a good record of the chunk lies in a pack, which happens only if the limit
+    /// between small and large was another once. A damaged one makes way.
+    async fn is_packed(&self) -> Result<bool> {
+        let core = &self.store.core;
+        let Some(Location::Pack { .. }) = core.index.get(self.hash).await? else {
+            return Ok(false);
+        };
+        if !core.quarantine.holds(&self.hash) {
+            return Ok(true);
+        }
+        let hash = self.hash;
+        self.store.ask(|reply| Op::Remove { hash, reply }).await?;
+        Ok(false)
+    }
+}
+
+impl Drop for ChunkWriter {
+    fn drop(&mut self) {
+        // What a crash leaves is removed at the next open.
+        if let Some(incoming) = self.file.take() {
+            let disk = self.store.core.env.disk.clone();
+            let permit = self.permit.take();
+            let cleanup = async move {
+                let _ = disk.remove(&incoming.path).await;
+                drop(permit);
+            };
+            self.store.core.env.spawn.spawn("chunk-abandon", Box::pin(cleanup));
+        }
+    }
+}

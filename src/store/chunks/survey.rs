@@ -1,0 +1,121 @@
+//! Opening: compares the directories of chunk files with the index. A file is known by its name
+//! alone if the index has it; only files that it does not know are opened.
+
+use super::core::Core;
+use super::index::{Location, Update};
+use super::recovery::{Recovered, relieve};
+use crate::env::OpenMode;
+use crate::error::{Error, Result};
+use crate::types::ChunkHash;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Rows of the index read at once.
+const PAGE: usize = 4_096;
+
+/// Makes the directories and removes what an earlier run was writing.
+pub(super) async fn prepare(core: &Core) -> Result<()> {
+    let disk = &core.env.disk;
+    let (large, packs) = (core.large.dir(), core.packs.dir());
+    let temporary = core.large.temporary_dir();
+    for dir in [large, &temporary, packs] {
+        let made = disk.create_dir(dir).await;
+        made.map_err(|e| core.guard.failed_write("create directory", dir, &e))?;
+    }
+    let parents = [Some(large), large.parent(), packs.parent()];
+    for dir in parents.into_iter().flatten() {
+        let synced = disk.sync_dir(dir).await;
+        synced.map_err(|e| core.guard.failed_write("sync directory", dir, &e))?;
+    }
+    for name in names(core, &temporary).await? {
+        let path = temporary.join(name);
+        let removed = disk.remove(&path).await;
+        removed.map_err(|e| core.guard.failed_write("remove unfinished chunk", &path, &e))?;
+    }
+    Ok(())
+}
+
+/// Takes unknown chunk files in and forgets those that are gone.
+pub(super) async fn survey_files(core: &Core, out: &mut Recovered) -> Result<()> {
+    for prefix in 0..=u8::MAX {
+        let dir = core.large.prefix_dir(prefix);
+        let mut known = known_files(core, prefix).await?;
+        for name in names(core, &dir).await? {
+            let text = name.to_str().map(|rest| format!("{prefix:02x}{rest}"));
+            let Some(hash) = text.as_deref().and_then(ChunkHash::parse) else {
+                let path = dir.join(name);
+                out.report(format!("{}: not a file of this store", path.display()));
+                continue;
+            };
+            if known.remove(&hash).is_none() {
+                take_in(core, hash, out).await?;
+            }
+        }
+        // Removed just before the process ended, or lost.
+        core.index.apply(Update {
+            chunks: known
+                .into_iter()
+                .map(|(hash, location)| (hash, Some(location), None))
+                .collect(),
+            packs: Vec::new(),
+        });
+        relieve(core).await?;
+    }
+    Ok(())
+}
+
+/// File names in a directory; none if it does not exist.
+async fn names(core: &Core, dir: &Path) -> Result<Vec<PathBuf>> {
+    match core.env.disk.list(dir).await {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Error::io("list directory", dir, &e)),
+        Ok(names) => Ok(names
+            .iter()
+            .filter_map(|name| name.file_name().map(PathBuf::from))
+            .collect()),
+    }
+}
+
+async fn known_files(core: &Core, prefix: u8) -> Result<BTreeMap<ChunkHash, Location>> {
+    let mut known = BTreeMap::new();
+    let mut first = [0; 32];
+    first[0] = prefix;
+    let to = prefix.checked_add(1).map(|next| {
+        let mut end = [0; 32];
+        end[0] = next;
+        ChunkHash(end)
+    });
+    let mut from = Some(ChunkHash(first));
+    while let Some(start) = from {
+        let page = core.index.list(start, to, PAGE).await?;
+        from = (page.len() >= PAGE)
+            .then(|| page.last().and_then(|(hash, _)| super::after(*hash)))
+            .flatten();
+        let files = |(_, location): &(ChunkHash, Location)| matches!(location, Location::File { .. });
+        known.extend(page.into_iter().filter(files));
+    }
+    Ok(known)
+}
+
+async fn take_in(core: &Core, hash: ChunkHash, out: &mut Recovered) -> Result<()> {
+    let path = core.large.path(hash);
+    let opened = core.env.disk.open(&path, OpenMode::Read).await;
+    let file = opened.map_err(|e| Error::io("open chunk", &path, &e))?;
+    let footer = core.large.footer(file.as_ref()).await;
+    let Some(footer) = footer.filter(|footer| footer.hash == hash) else {
+        let path = path.display();
+        out.report(format!("{path} at its end: the footer is damaged; the copy is not used"));
+        return Ok(());
+    };
+    if let Some(Location::Pack { .. }) = core.index.get(hash).await? {
+        let path = path.display();
+        out.report(format!("{path}: a second copy of a packed chunk; not used"));
+        return Ok(());
+    }
+    core.index.apply(Update {
+        chunks: vec![(hash, None, Some(Location::File { len: footer.len }))],
+        packs: Vec::new(),
+    });
+    Ok(())
+}
