@@ -122,7 +122,7 @@ impl Compactor {
                 data: vec![data],
                 len: header.len,
                 moved_from: Some(place),
-                permit: Some(permit),
+                _permit: Some(permit),
                 reply,
             });
             self.ops.send(op).await.map_err(|_| stopped())?;

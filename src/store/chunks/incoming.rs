@@ -167,7 +167,7 @@ impl ChunkWriter {
                 data,
                 len,
                 moved_from: None,
-                permit,
+                _permit: permit,
                 reply,
             })
         };

@@ -47,8 +47,8 @@ pub(super) struct LargeFiles {
     open_max: usize,
     open: Mutex<OpenChunks>,
     dirs: DirSync,
-    /// One a prefix directory, held while a name in it comes or goes; true once the directory's
-    /// own name is durable.
+    /// One a prefix directory, held while a name in it comes or goes; true once the directory is
+    /// known to exist.
     prefixes: Vec<tokio::sync::Mutex<bool>>,
     temporary: AtomicU64,
     pub writers: Arc<Semaphore>,
@@ -266,10 +266,8 @@ impl LargeFiles {
         let mut made = self.prefixes[usize::from(hash.0[0])].lock().await;
         let dir = self.prefix_dir(hash.0[0]);
         if !*made {
-            let disk = &self.env.disk;
-            let create = disk.create_dir(&dir).await;
+            let create = self.env.disk.create_dir(&dir).await;
             create.map_err(|e| self.guard.failed_write("create directory", &dir, &e))?;
-            self.sync_dir(self.dir.clone()).await?;
             *made = true;
         }
         let path = self.path(hash);

@@ -38,7 +38,7 @@ pub(super) struct Put {
     /// A copy made by compaction: only if the chunk is still at this place.
     pub moved_from: Option<Place>,
     /// Memory given back when the bytes are on disk.
-    pub permit: Option<OwnedSemaphorePermit>,
+    pub _permit: Option<OwnedSemaphorePermit>,
     pub reply: Reply,
 }
 
@@ -102,10 +102,6 @@ impl<'a> Ledger<'a> {
         self.rows.get_mut(&pack)
     }
 
-    pub fn set_row(&mut self, pack: u64, row: PackRow) {
-        self.rows.insert(pack, row);
-    }
-
     /// A record that no location points to any more.
     pub fn died(&mut self, place: Place, len: u32) {
         if let Some(row) = self.row(place.pack) {
@@ -116,11 +112,6 @@ impl<'a> Ledger<'a> {
 
     pub fn located(&mut self, hash: ChunkHash, before: Option<Location>, after: Option<Location>) {
         self.update.chunks.push((hash, before, after));
-    }
-
-    /// Changes collected so far.
-    pub fn len(&self) -> usize {
-        self.update.chunks.len()
     }
 
     /// Makes everything visible.

@@ -64,10 +64,6 @@ impl Outboard {
         self.len
     }
 
-    pub fn group_bytes(&self) -> u64 {
-        self.group_bytes
-    }
-
     /// The stored form.
     pub fn bytes(&self) -> Vec<u8> {
         self.values.concat()
@@ -147,7 +143,7 @@ impl OutboardBuilder {
 
     fn next_group(&mut self) {
         self.values.push(self.hasher.finalize_non_root());
-        self.hasher.reset();
+        self.hasher = Hasher::new();
         self.hasher.set_input_offset(self.len);
         self.filled = 0;
     }

@@ -112,7 +112,7 @@ async fn recover_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered)
         });
         return core.packs.remove(pack).await;
     }
-    if opening.file_len < opening.row.end {
+    if opening.known && opening.file_len < opening.row.end {
         return truncated(core, opening, out).await;
     }
     let (good_end, tail_unreadable) = scan_records(core, &mut opening, out).await?;
@@ -128,7 +128,11 @@ async fn recover_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered)
         });
         return core.packs.remove(pack).await;
     }
-    row.end = if newest { good_end } else { opening.file_len };
+    row.end = if newest {
+        good_end
+    } else {
+        opening.file_len.max(good_end)
+    };
     if newest && opening.file_len > good_end && !tail_unreadable {
         cut_tail(core, &opening, good_end, out).await?;
     }
@@ -164,7 +168,7 @@ async fn open_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered) ->
         (None, Some(row)) => row.slots,
         (None, None) => 0,
     };
-    let start = layout::data_start(slots).min(file_len.max(HEADER_BYTES));
+    let start = layout::data_start(slots);
     let fresh = PackRow {
         slots,
         end: start,
@@ -181,7 +185,8 @@ async fn open_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered) ->
         file,
         file_len,
         newest,
-        header_sound: header.is_some(),
+        // A pack that is shorter than its head was never finished.
+        header_sound: header.is_some() && file_len >= start,
         known: known.is_some(),
         row,
         buried: BTreeSet::new(),

@@ -130,11 +130,16 @@ impl Scan {
         if !verify {
             return Look::Sound(header);
         }
-        let read = self.file.read_at(at + HEADER_BYTES, header.len as usize).await;
-        match read {
+        let read = self.file.read_at(at + HEADER_BYTES, header.len as usize);
+        match read.await {
             Err(error) => Look::Unreadable(format!("read error: {error}")),
-            Ok(data) if self.matches(&header, data).await => Look::Sound(header),
-            Ok(_) => Look::BadData(header),
+            Ok(data) => {
+                if self.matches(&header, data).await {
+                    Look::Sound(header)
+                } else {
+                    Look::BadData(header)
+                }
+            }
         }
     }
 

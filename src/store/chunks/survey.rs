@@ -7,7 +7,7 @@ use super::recovery::{Recovered, relieve};
 use crate::env::OpenMode;
 use crate::error::{Error, Result};
 use crate::types::ChunkHash;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -23,11 +23,6 @@ pub(super) async fn prepare(core: &Core) -> Result<()> {
         let made = disk.create_dir(dir).await;
         made.map_err(|e| core.guard.failed_write("create directory", dir, &e))?;
     }
-    let parents = [Some(large), large.parent(), packs.parent()];
-    for dir in parents.into_iter().flatten() {
-        let synced = disk.sync_dir(dir).await;
-        synced.map_err(|e| core.guard.failed_write("sync directory", dir, &e))?;
-    }
     for name in names(core, &temporary).await? {
         let path = temporary.join(name);
         let removed = disk.remove(&path).await;
@@ -38,10 +33,17 @@ pub(super) async fn prepare(core: &Core) -> Result<()> {
 
 /// Takes unknown chunk files in and forgets those that are gone.
 pub(super) async fn survey_files(core: &Core, out: &mut Recovered) -> Result<()> {
+    let dirs: BTreeSet<PathBuf> = names(core, core.large.dir()).await?.into_iter().collect();
+    let mut rows = Rows::new();
     for prefix in 0..=u8::MAX {
         let dir = core.large.prefix_dir(prefix);
-        let mut known = known_files(core, prefix).await?;
-        for name in names(core, &dir).await? {
+        let mut known = rows.files_of(core, prefix).await?;
+        let there = dir.file_name().is_some_and(|name| dirs.contains(Path::new(name)));
+        let names = match there {
+            true => names(core, &dir).await?,
+            false => Vec::new(),
+        };
+        for name in names {
             let text = name.to_str().map(|rest| format!("{prefix:02x}{rest}"));
             let Some(hash) = text.as_deref().and_then(ChunkHash::parse) else {
                 let path = dir.join(name);
@@ -77,25 +79,42 @@ async fn names(core: &Core, dir: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-async fn known_files(core: &Core, prefix: u8) -> Result<BTreeMap<ChunkHash, Location>> {
-    let mut known = BTreeMap::new();
-    let mut first = [0; 32];
-    first[0] = prefix;
-    let to = prefix.checked_add(1).map(|next| {
-        let mut end = [0; 32];
-        end[0] = next;
-        ChunkHash(end)
-    });
-    let mut from = Some(ChunkHash(first));
-    while let Some(start) = from {
-        let page = core.index.list(start, to, PAGE).await?;
-        from = (page.len() >= PAGE)
-            .then(|| page.last().and_then(|(hash, _)| super::after(*hash)))
-            .flatten();
-        let files = |(_, location): &(ChunkHash, Location)| matches!(location, Location::File { .. });
-        known.extend(page.into_iter().filter(files));
+/// Reads the index once from end to end, prefix by prefix.
+struct Rows {
+    page: VecDeque<(ChunkHash, Location)>,
+    /// Where the next page begins; `None`: there is none.
+    next: Option<ChunkHash>,
+}
+
+impl Rows {
+    fn new() -> Self {
+        Rows {
+            page: VecDeque::new(),
+            next: Some(ChunkHash([0; 32])),
+        }
     }
-    Ok(known)
+
+    /// Files that the index knows of a prefix. Prefixes are asked for in order.
+    async fn files_of(&mut self, core: &Core, prefix: u8) -> Result<BTreeMap<ChunkHash, Location>> {
+        let mut files = BTreeMap::new();
+        loop {
+            while let Some((hash, location)) = self.page.pop_front() {
+                if hash.0[0] > prefix {
+                    self.page.push_front((hash, location));
+                    return Ok(files);
+                }
+                if matches!(location, Location::File { .. }) {
+                    files.insert(hash, location);
+                }
+            }
+            let Some(from) = self.next else {
+                return Ok(files);
+            };
+            self.page = core.index.list(from, None, PAGE).await?.into();
+            let last = self.page.back().filter(|_| self.page.len() >= PAGE);
+            self.next = last.and_then(|(hash, _)| super::after(*hash));
+        }
+    }
 }
 
 async fn take_in(core: &Core, hash: ChunkHash, out: &mut Recovered) -> Result<()> {

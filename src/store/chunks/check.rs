@@ -1,0 +1,84 @@
+//! Re-verification of stored chunks: of one (scrubbing), of all (`fsck`). Read-only.
+
+use super::core::{Core, Found};
+use super::damage::Damage;
+use super::index::Location;
+use super::recovery::PROBLEMS_MAX;
+use crate::error::{Code, Result};
+use crate::types::ChunkHash;
+use std::sync::Arc;
+
+/// Chunks listed at once.
+const PAGE: usize = 1_024;
+
+/// What a check of the store found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChunkReport {
+    /// Chunks checked.
+    pub chunks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Damaged or missing copies, each with file and offset; at most 10,000, then one line that
+    /// says how many more.
+    pub problems: Vec<String>,
+}
+
+/// Verifies one chunk's data and outboard as they are on disk now; its length.
+pub(super) async fn verify(core: &Arc<Core>, hash: ChunkHash) -> Result<u64> {
+    if let Some(Location::File { len }) = core.index.get(hash).await? {
+        // What is open already was verified before; the disk is asked again.
+        core.large.forget(hash);
+        if let Ok(chunk) = core.large.open_fresh(hash, len).await
+            && chunk.outboard_damaged
+        {
+            let damage = Damage {
+                path: chunk.path,
+                offset: len,
+                why: "its outboard is damaged, its data are whole".to_string(),
+            };
+            return Err(core.damaged(hash, damage));
+        }
+    }
+    let found = core.find(hash).await?;
+    let len = found.len();
+    if let Found::Large(_) = found {
+        let slice = core.options.slice_bytes;
+        let mut at = 0;
+        while at < len {
+            let end = at.saturating_add(slice).min(len);
+            core.read_found(hash, &found, at..end).await?;
+            at = end;
+        }
+    }
+    Ok(len)
+}
+
+/// Verifies everything.
+pub(super) async fn verify_all(core: &Arc<Core>) -> Result<ChunkReport> {
+    let mut report = ChunkReport::default();
+    let mut unnamed = 0u64;
+    let mut from = Some(ChunkHash([0; 32]));
+    while let Some(start) = from {
+        let page = core.index.list(start, None, PAGE).await?;
+        from = (page.len() >= PAGE)
+            .then(|| page.last().and_then(|(hash, _)| super::after(*hash)))
+            .flatten();
+        for (hash, location) in page {
+            match verify(core, hash).await {
+                Ok(_) => {}
+                // Removed since it was listed.
+                Err(error) if error.code == Code::NotFound => continue,
+                Err(error) if report.problems.len() < PROBLEMS_MAX => {
+                    report.problems.push(error.to_string());
+                }
+                Err(_) => unnamed += 1,
+            }
+            report.chunks += 1;
+            report.bytes += location.len();
+        }
+    }
+    if unnamed > 0 {
+        report.problems.push(format!("and {unnamed} more"));
+    }
+    Ok(report)
+}
