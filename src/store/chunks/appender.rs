@@ -300,7 +300,9 @@ impl Appender {
             chunks: Vec::new(),
             packs: vec![(pack, Some(row))],
         });
-        self.core.appending.store(pack, std::sync::atomic::Ordering::Release);
+        self.core
+            .appending
+            .store(pack, std::sync::atomic::Ordering::Release);
         self.current = Some(Current {
             pack,
             file: file.clone(),
@@ -370,11 +372,19 @@ impl Appender {
         let row = self.core.index.row(pack).unwrap_or_default();
         let current = self.current.as_ref().is_some_and(|c| c.pack == pack);
         if current || row.dead_records < row.records {
-            return Err(Error::new(Code::Conflict, "the pack has live chunks")
-                .at(self.core.packs.path(pack).display()));
+            return Err(
+                Error::new(Code::Conflict, "the pack has live chunks").at(self
+                    .core
+                    .packs
+                    .path(pack)
+                    .display()),
+            );
         }
         let slot = row.tombstones.min(row.slots.saturating_sub(1));
-        self.core.packs.bury(pack, slot, &[Tombstone::Retired]).await?;
+        self.core
+            .packs
+            .bury(pack, slot, &[Tombstone::Retired])
+            .await?;
         self.core.index.apply(Update {
             chunks: Vec::new(),
             packs: vec![(pack, None)],

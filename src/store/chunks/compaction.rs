@@ -105,7 +105,11 @@ impl Compactor {
             if core.index.get(header.hash).await? != Some(here) {
                 continue;
             }
-            let permit = core.queued_bytes.clone().acquire_many_owned(header.len).await;
+            let permit = core
+                .queued_bytes
+                .clone()
+                .acquire_many_owned(header.len)
+                .await;
             let permit = permit.expect("the semaphores of a chunk store are never closed");
             let data = match core.read_record(place, header.len, header.hash).await {
                 Ok(data) => data,

@@ -76,7 +76,9 @@ impl Core {
     pub async fn find(&self, hash: ChunkHash) -> Result<Found> {
         for _ in 0..MOVES_FOLLOWED_MAX {
             let Some(location) = self.index.get(hash).await? else {
-                return Err(Error::not_found(format!("chunk {hash} is not on this node")));
+                return Err(Error::not_found(format!(
+                    "chunk {hash} is not on this node"
+                )));
             };
             let found = match location {
                 Location::Pack { place, len } => {

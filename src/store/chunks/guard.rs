@@ -24,8 +24,10 @@ impl Guard {
     /// `unavailable` after a write or sync failed.
     pub fn check(&self) -> Result<()> {
         if self.stopped.load(Ordering::Acquire) {
-            return Err(Error::unavailable("the chunk store has stopped (a sync failed)")
-                .hint("check the disk, then start the node again"));
+            return Err(
+                Error::unavailable("the chunk store has stopped (a sync failed)")
+                    .hint("check the disk, then start the node again"),
+            );
         }
         Ok(())
     }

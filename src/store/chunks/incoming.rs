@@ -94,7 +94,13 @@ impl ChunkWriter {
             let permit = core.queued_bytes.clone().acquire_many_owned(bytes).await;
             (permit.expect(closed), None)
         } else {
-            let permit = core.large.writers.clone().acquire_owned().await.expect(closed);
+            let permit = core
+                .large
+                .writers
+                .clone()
+                .acquire_owned()
+                .await
+                .expect(closed);
             let path = core.large.temporary_path();
             let opened = core.env.disk.open(&path, OpenMode::CreateNew).await;
             let file = opened.map_err(|e| Error::io("create chunk file", &path, &e))?;
@@ -210,7 +216,11 @@ impl ChunkWriter {
         };
         let builder = incoming.builder.take();
         let builder = builder.ok_or_else(|| Error::failed("the chunk's writer has failed"))?;
-        let (file, end, path) = (incoming.file.clone(), incoming.written, incoming.path.clone());
+        let (file, end, path) = (
+            incoming.file.clone(),
+            incoming.written,
+            incoming.path.clone(),
+        );
         let (found, outboard) = builder.finish();
         self.matches(found)?;
         let footer = Footer {
@@ -277,7 +287,11 @@ impl Drop for ChunkWriter {
                 let _ = disk.remove(&incoming.path).await;
                 drop(permit);
             };
-            self.store.core.env.spawn.spawn("chunk-abandon", Box::pin(cleanup));
+            self.store
+                .core
+                .env
+                .spawn
+                .spawn("chunk-abandon", Box::pin(cleanup));
         }
     }
 }

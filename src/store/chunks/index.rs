@@ -220,7 +220,10 @@ impl Index {
                 return Ok(());
             };
             let (base, frozen) = (self.base.clone(), delta.clone());
-            let done = self.env.run_blocking(move || base.commit(ops(&frozen))).await;
+            let done = self
+                .env
+                .run_blocking(move || base.commit(ops(&frozen)))
+                .await;
             if let Err(error) = done {
                 return Err(match error.code {
                     Code::NoSpace => error,

@@ -55,12 +55,7 @@ pub(super) struct LargeFiles {
 }
 
 impl LargeFiles {
-    pub fn new(
-        env: Env,
-        guard: Arc<Guard>,
-        dir: PathBuf,
-        options: &super::ChunkOptions,
-    ) -> Self {
+    pub fn new(env: Env, guard: Arc<Guard>, dir: PathBuf, options: &super::ChunkOptions) -> Self {
         LargeFiles {
             guard,
             dir,
@@ -150,7 +145,10 @@ impl LargeFiles {
         let outboard_damaged = stored.is_none();
         let outboard = match stored {
             Some(outboard) => outboard,
-            None => self.computed_outboard(file.as_ref(), &path, hash, len).await?,
+            None => {
+                self.computed_outboard(file.as_ref(), &path, hash, len)
+                    .await?
+            }
         };
         Ok(LargeChunk {
             path,
@@ -174,7 +172,10 @@ impl LargeFiles {
     async fn stored_outboard(&self, file: &dyn DiskFile, footer: &Footer) -> Option<Outboard> {
         let group = u64::from(footer.group_bytes);
         let bytes = value_count(footer.len, group).checked_mul(VALUE_BYTES as u64)?;
-        let stored = file.read_at(footer.len, usize::try_from(bytes).ok()?).await.ok()?;
+        let stored = file
+            .read_at(footer.len, usize::try_from(bytes).ok()?)
+            .await
+            .ok()?;
         Outboard::verified(footer.hash, footer.len, group, &stored)
     }
 
@@ -211,7 +212,11 @@ impl LargeFiles {
     }
 
     /// Reads a range of at most one slice's groups and verifies it.
-    async fn read_slice(&self, chunk: &Arc<LargeChunk>, range: Range<u64>) -> Result<Bytes, Damage> {
+    async fn read_slice(
+        &self,
+        chunk: &Arc<LargeChunk>,
+        range: Range<u64>,
+    ) -> Result<Bytes, Damage> {
         let around = chunk.outboard.around(range.clone());
         let bytes = (around.end - around.start) as usize;
         let damage = |offset: u64, why: String| Damage {

@@ -160,9 +160,8 @@ impl Footer {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let header = opened(bytes, &FOOTER_MAGIC)?;
         let group_bytes = u32_at(header, 12);
-        let known = u32_at(header, 8) == FORMAT
-            && group_bytes.is_power_of_two()
-            && group_bytes >= 1_024;
+        let known =
+            u32_at(header, 8) == FORMAT && group_bytes.is_power_of_two() && group_bytes >= 1_024;
         known.then(|| Footer {
             len: u64_at(header, 16),
             group_bytes,
@@ -236,7 +235,10 @@ mod tests {
         };
         assert_eq!(Footer::decode(&footer.encode()), Some(footer));
         assert_eq!(PackHeader::decode(&pack.encode()), Some(pack));
-        assert_eq!(RecordHeader::decode(&RECORD.encode(), 3, 4_096), Some(RECORD));
+        assert_eq!(
+            RecordHeader::decode(&RECORD.encode(), 3, 4_096),
+            Some(RECORD)
+        );
         let flip = |mut bytes: Header, bit: usize| {
             bytes[bit / 8] ^= 1 << (bit % 8);
             bytes
@@ -244,7 +246,10 @@ mod tests {
         for bit in 0..HEADER_BYTES as usize * 8 {
             assert_eq!(Footer::decode(&flip(footer.encode(), bit)), None);
             assert_eq!(PackHeader::decode(&flip(pack.encode(), bit)), None);
-            assert_eq!(RecordHeader::decode(&flip(RECORD.encode(), bit), 3, 4_096), None);
+            assert_eq!(
+                RecordHeader::decode(&flip(RECORD.encode(), bit), 3, 4_096),
+                None
+            );
         }
     }
 

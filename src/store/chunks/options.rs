@@ -91,7 +91,9 @@ impl ChunkOptions {
         if sound {
             Ok(())
         } else {
-            Err(Error::usage("the chunk store's settings do not fit each other"))
+            Err(Error::usage(
+                "the chunk store's settings do not fit each other",
+            ))
         }
     }
 }

@@ -215,8 +215,7 @@ mod tests {
                 }
                 let (hash, outboard) = builder.finish();
                 assert_eq!(hash, ChunkHash::of(&bytes), "{groups} groups and {extra}");
-                let again =
-                    Outboard::verified(hash, bytes.len() as u64, 1_024, &outboard.bytes());
+                let again = Outboard::verified(hash, bytes.len() as u64, 1_024, &outboard.bytes());
                 assert_eq!(again.as_ref(), Some(&outboard));
                 assert_eq!(outboard.check(0, &bytes), Ok(()));
             }

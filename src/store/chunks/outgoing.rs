@@ -44,7 +44,10 @@ impl ChunkReader {
         if self.at >= self.len {
             return Ok(None);
         }
-        let piece = self.core.read_found(self.hash, &self.found, self.at..end).await?;
+        let piece = self
+            .core
+            .read_found(self.hash, &self.found, self.at..end)
+            .await?;
         self.at = end;
         Ok(Some(piece))
     }

@@ -126,7 +126,10 @@ impl Packs {
             _ => {}
         }
         let synced = self.disk.sync_dir(&self.dir).await;
-        synced.map_err(|e| self.guard.failed_write("sync packs directory", &self.dir, &e))
+        synced.map_err(|e| {
+            self.guard
+                .failed_write("sync packs directory", &self.dir, &e)
+        })
     }
 
     /// Reads a record and checks its header, not its data.

@@ -71,14 +71,19 @@ pub(super) async fn recover_packs(core: &Core, out: &mut Recovered) -> Result<()
         relieve(core).await?;
     }
     let lost: BTreeSet<u64> = core.index.rows().into_keys().collect();
-    let lost: BTreeSet<u64> = lost.difference(&packs.into_iter().collect()).copied().collect();
+    let lost: BTreeSet<u64> = lost
+        .difference(&packs.into_iter().collect())
+        .copied()
+        .collect();
     if !lost.is_empty() {
         let chunks = sweep(core, |place, _| lost.contains(&place.pack)).await?;
         if chunks > 0 {
             let names: Vec<String> = lost.iter().map(u64::to_string).collect();
             let dir = core.packs.dir().display();
             let names = names.join(", ");
-            out.report(format!("{dir}: packs {names} are missing with {chunks} chunks"));
+            out.report(format!(
+                "{dir}: packs {names} are missing with {chunks} chunks"
+            ));
         }
         core.index.apply(Update {
             chunks: Vec::new(),
@@ -156,11 +161,17 @@ async fn open_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered) ->
     let file = file.map_err(|e| Error::io("open pack", &path, &e))?;
     let file_len = file.len().await;
     let file_len = file_len.map_err(|e| Error::io("read size of pack", &path, &e))?;
-    let head = file.read_at(0, HEADER_BYTES as usize).await.unwrap_or_default();
+    let head = file
+        .read_at(0, HEADER_BYTES as usize)
+        .await
+        .unwrap_or_default();
     let header = PackHeader::decode(&head).filter(|header| header.number == pack);
     let known = core.index.row(pack);
     if header.is_none() {
-        out.report(format!("{} at byte 0: the pack's header is damaged", path.display()));
+        out.report(format!(
+            "{} at byte 0: the pack's header is damaged",
+            path.display()
+        ));
     }
     // Without header and row the slots are unknown; records are found by searching.
     let slots = match (&header, &known) {
@@ -203,7 +214,9 @@ async fn read_tombstones(core: &Core, opening: &mut Opening, out: &mut Recovered
     let read = opening.file.read_at(from, slots * TOMBSTONE_BYTES as usize);
     let bytes = read.await.unwrap_or_else(|error| {
         let path = path.display();
-        out.report(format!("{path} at byte {from}: tombstones cannot be read ({error})"));
+        out.report(format!(
+            "{path} at byte {from}: tombstones cannot be read ({error})"
+        ));
         bytes::Bytes::new()
     });
     let mut used = 0;
@@ -216,7 +229,10 @@ async fn read_tombstones(core: &Core, opening: &mut Opening, out: &mut Recovered
             Tombstone::Retired => opening.retired = true,
             Tombstone::Damaged => {
                 let at = from + index as u64 * TOMBSTONE_BYTES;
-                out.report(format!("{} at byte {at}: a tombstone is damaged", path.display()));
+                out.report(format!(
+                    "{} at byte {at}: a tombstone is damaged",
+                    path.display()
+                ));
             }
         }
         used = index as u32 + 1;

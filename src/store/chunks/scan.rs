@@ -84,7 +84,11 @@ impl Scan {
                     unreadable: false,
                 });
             }
-            Look::Nothing => (start + ALIGN, "no record can be made out".to_string(), false),
+            Look::Nothing => (
+                start + ALIGN,
+                "no record can be made out".to_string(),
+                false,
+            ),
             Look::Unreadable(why) => (start + ALIGN, why, true),
         };
         self.at = self.search(from).await;
@@ -99,7 +103,11 @@ impl Scan {
     async fn search(&self, from: u64) -> u64 {
         let mut at = from;
         while at < self.end {
-            let window = self.file.read_at(at, SEARCH_BYTES).await.unwrap_or_default();
+            let window = self
+                .file
+                .read_at(at, SEARCH_BYTES)
+                .await
+                .unwrap_or_default();
             let mut within = 0;
             while within + HEADER_BYTES as usize <= window.len() {
                 let place = at + within as u64;

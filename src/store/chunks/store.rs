@@ -55,7 +55,12 @@ impl ChunkStore {
         let guard = Arc::new(Guard::new(options.on_fatal.clone()));
         let index = Index::open(env.clone(), index, guard.clone()).await?;
         let disk = env.disk.clone();
-        let packs = Packs::new(disk, dir.join("packs"), guard.clone(), options.open_packs_max);
+        let packs = Packs::new(
+            disk,
+            dir.join("packs"),
+            guard.clone(),
+            options.open_packs_max,
+        );
         let large = LargeFiles::new(env.clone(), guard.clone(), dir.join("chunks"), &options);
         let core = Arc::new(Core {
             queued_bytes: Arc::new(Semaphore::new(options.queued_bytes_max as usize)),

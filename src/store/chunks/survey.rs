@@ -26,7 +26,10 @@ pub(super) async fn prepare(core: &Core) -> Result<()> {
     for name in names(core, &temporary).await? {
         let path = temporary.join(name);
         let removed = disk.remove(&path).await;
-        removed.map_err(|e| core.guard.failed_write("remove unfinished chunk", &path, &e))?;
+        removed.map_err(|e| {
+            core.guard
+                .failed_write("remove unfinished chunk", &path, &e)
+        })?;
     }
     Ok(())
 }
@@ -38,7 +41,9 @@ pub(super) async fn survey_files(core: &Core, out: &mut Recovered) -> Result<()>
     for prefix in 0..=u8::MAX {
         let dir = core.large.prefix_dir(prefix);
         let mut known = rows.files_of(core, prefix).await?;
-        let there = dir.file_name().is_some_and(|name| dirs.contains(Path::new(name)));
+        let there = dir
+            .file_name()
+            .is_some_and(|name| dirs.contains(Path::new(name)));
         let names = match there {
             true => names(core, &dir).await?,
             false => Vec::new(),
@@ -124,7 +129,9 @@ async fn take_in(core: &Core, hash: ChunkHash, out: &mut Recovered) -> Result<()
     let footer = core.large.footer(file.as_ref()).await;
     let Some(footer) = footer.filter(|footer| footer.hash == hash) else {
         let path = path.display();
-        out.report(format!("{path} at its end: the footer is damaged; the copy is not used"));
+        out.report(format!(
+            "{path} at its end: the footer is damaged; the copy is not used"
+        ));
         return Ok(());
     };
     if let Some(Location::Pack { .. }) = core.index.get(hash).await? {

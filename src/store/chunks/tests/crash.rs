@@ -36,7 +36,10 @@ fn sizes() -> [(u64, usize); 12] {
 
 /// Puts (some at once), removals, compaction, index flushes. Stops at the first error.
 async fn script(world: &World, told: &mut Told) -> Option<()> {
-    let chunks: Vec<Bytes> = sizes().iter().map(|(salt, len)| sample(*salt, *len)).collect();
+    let chunks: Vec<Bytes> = sizes()
+        .iter()
+        .map(|(salt, len)| sample(*salt, *len))
+        .collect();
     for pair in chunks.chunks(3) {
         for bytes in pair {
             told.insert(ChunkHash::of(bytes), (Known::Unknown, bytes.clone()));
@@ -94,9 +97,15 @@ async fn holds(disk: SimDisk, told: &Told, what: &str) {
             assert_eq!(get(&world.store, *hash).await.unwrap(), bytes, "{what}");
         }
     }
-    assert!(world.store.check().await.unwrap().problems.is_empty(), "{what}");
+    assert!(
+        world.store.check().await.unwrap().problems.is_empty(),
+        "{what}"
+    );
     let tmp = |path: &std::path::Path| path.starts_with("/node/chunks/tmp");
-    assert!(!world.handles.disk.files().iter().any(|(path, _)| tmp(path)), "{what}");
+    assert!(
+        !world.handles.disk.files().iter().any(|(path, _)| tmp(path)),
+        "{what}"
+    );
     let kept = dump(&world.store).await;
     let other = World::on(rebuilt, "/node/empty", small()).await.unwrap();
     assert_eq!(dump(&other.store).await, kept, "{what}: invariant 4");
@@ -132,7 +141,12 @@ async fn what_was_acknowledged_survives_a_power_cut_at_every_operation() {
         }
         for variant in 0..3 {
             let wreck = disk.crash_variant(variant);
-            holds(wreck, &told, &format!("power cut at {at}, variant {variant}")).await;
+            holds(
+                wreck,
+                &told,
+                &format!("power cut at {at}, variant {variant}"),
+            )
+            .await;
         }
     }
 }
@@ -153,6 +167,11 @@ async fn recovery_survives_a_power_cut_at_every_operation() {
         let again = wreck.if_crashed(0);
         again.crash_at(at);
         let _ = World::on(again.clone(), INDEX, small()).await;
-        holds(again.crash(), &told, &format!("power cut at {at} of the recovery")).await;
+        holds(
+            again.crash(),
+            &told,
+            &format!("power cut at {at} of the recovery"),
+        )
+        .await;
     }
 }

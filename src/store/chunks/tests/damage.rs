@@ -10,7 +10,11 @@ use std::path::{Path, PathBuf};
 
 /// Packed chunks with their sizes chosen so that records of one and of several units occur.
 fn packed() -> Vec<Bytes> {
-    [10, 64, 130, 0, 300].iter().zip(0..).map(|(len, salt)| sample(salt, *len)).collect()
+    [10, 64, 130, 0, 300]
+        .iter()
+        .zip(0..)
+        .map(|(len, salt)| sample(salt, *len))
+        .collect()
 }
 
 /// A disk with the chunks durable and indexed, and the path of its only pack or chunk file.
@@ -40,7 +44,10 @@ async fn survives(disk: SimDisk, index: &str, chunks: &[Bytes], what: &str) -> u
                 assert_eq!(have, Some(bytes.len() as u64), "{what}");
             }
             Err(error) => {
-                assert!(matches!(error.code, Code::Corrupt | Code::NotFound), "{what}: {error}");
+                assert!(
+                    matches!(error.code, Code::Corrupt | Code::NotFound),
+                    "{what}: {error}"
+                );
                 assert_eq!(world.store.have(hash).await.unwrap(), None, "{what}");
                 lost += 1;
             }
@@ -54,7 +61,10 @@ async fn survives(disk: SimDisk, index: &str, chunks: &[Bytes], what: &str) -> u
         put(&world.store, bytes).await.unwrap();
         let hash = ChunkHash::of(bytes);
         assert_eq!(get(&world.store, hash).await.unwrap(), bytes, "{what}");
-        assert_eq!(world.store.have(hash).await.unwrap(), Some(bytes.len() as u64));
+        assert_eq!(
+            world.store.have(hash).await.unwrap(),
+            Some(bytes.len() as u64)
+        );
     }
     world.checked();
     lost
@@ -67,7 +77,11 @@ async fn a_flipped_bit_anywhere_in_a_pack_costs_at_most_its_own_record() {
     let len = disk.contents(&path).unwrap().len() as u64;
     for offset in 0..len {
         // Each byte once, with and without the index in turn.
-        let index = if offset % 2 == 0 { INDEX } else { "/node/empty" };
+        let index = if offset % 2 == 0 {
+            INDEX
+        } else {
+            "/node/empty"
+        };
         let copy = disk.if_crashed(0);
         assert!(copy.flip_bit(&path, offset, (offset / 2 % 8) as u8));
         let what = format!("bit at {offset}, index {index}");
@@ -85,7 +99,13 @@ async fn a_pack_cut_anywhere_keeps_the_records_before_the_cut() {
         for index in [INDEX, "/node/empty"] {
             let copy = disk.if_crashed(0);
             assert!(copy.truncate(&path, cut));
-            survives(copy, index, &chunks, &format!("cut at {cut}, index {index}")).await;
+            survives(
+                copy,
+                index,
+                &chunks,
+                &format!("cut at {cut}, index {index}"),
+            )
+            .await;
         }
     }
 }
@@ -154,7 +174,10 @@ async fn check_names_every_damaged_copy_with_file_and_offset() {
     assert_eq!((report.chunks, report.bytes), (3, 4_000));
     assert_eq!(report.problems.len(), 2, "{:?}", report.problems);
     let all = report.problems.join("\n");
-    assert!(all.contains("0000000001.pack") && all.contains("at byte "), "{all}");
+    assert!(
+        all.contains("0000000001.pack") && all.contains("at byte "),
+        "{all}"
+    );
     assert!(all.contains(&file.display().to_string()), "{all}");
     // Written again, everything is sound.
     for bytes in [&small, &large] {

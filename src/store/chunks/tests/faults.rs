@@ -49,7 +49,10 @@ async fn a_failed_sync_stops_the_store_and_acknowledges_nothing() {
 async fn a_failed_index_commit_stops_the_store() {
     let world = World::new(1).await;
     world.put(&sample(1, 10)).await.unwrap();
-    world.handles.disk.add_fault(Fault::once(OpKind::BaseCommit, ""));
+    world
+        .handles
+        .disk
+        .add_fault(Fault::once(OpKind::BaseCommit, ""));
     assert!(world.store.flush_index().await.is_err());
     assert_eq!(world.fatal.lock().len(), 1);
 }
@@ -57,7 +60,9 @@ async fn a_failed_index_commit_stops_the_store() {
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_refuses_puts_and_still_reads_and_removes() {
     let world = World::new(1).await;
-    let chunks: Vec<Bytes> = (0..10).map(|salt| sample(salt, 1_000 + 300 * salt as usize)).collect();
+    let chunks: Vec<Bytes> = (0..10)
+        .map(|salt| sample(salt, 1_000 + 300 * salt as usize))
+        .collect();
     for bytes in &chunks {
         world.put(bytes).await.unwrap();
     }
@@ -71,7 +76,12 @@ async fn a_full_disk_refuses_puts_and_still_reads_and_removes() {
     // Abandoned files go in the background.
     tokio::time::sleep(Duration::from_millis(1)).await;
     let files = world.handles.disk.files();
-    assert!(!files.iter().any(|(path, _)| path.starts_with("/node/chunks/tmp")), "{files:?}");
+    assert!(
+        !files
+            .iter()
+            .any(|(path, _)| path.starts_with("/node/chunks/tmp")),
+        "{files:?}"
+    );
     for bytes in &chunks {
         let hash = ChunkHash::of(bytes);
         assert_eq!(get(&world.store, hash).await.unwrap(), bytes);
@@ -120,7 +130,10 @@ async fn a_read_error_counts_as_damage_of_that_copy() {
         let bytes = sample(1, len);
         let hash = world.put(&bytes).await.unwrap();
         let path = if len == 500 { "packs" } else { "chunks/" };
-        world.handles.disk.add_fault(always(OpKind::Read, path, FaultError::Eio));
+        world
+            .handles
+            .disk
+            .add_fault(always(OpKind::Read, path, FaultError::Eio));
         let error = world.store.read(hash, 0, len as u64).await.unwrap_err();
         assert_eq!(error.code, Code::Corrupt, "{error}");
         assert!(world.fatal.lock().is_empty());
@@ -150,7 +163,10 @@ async fn an_unreadable_tail_is_kept() {
     let world = world.restart(INDEX).await;
     let world = world.restart("/node/empty").await;
     for bytes in &chunks {
-        assert_eq!(get(&world.store, ChunkHash::of(bytes)).await.unwrap(), bytes);
+        assert_eq!(
+            get(&world.store, ChunkHash::of(bytes)).await.unwrap(),
+            bytes
+        );
     }
 }
 
@@ -186,7 +202,10 @@ async fn puts_at_the_same_time_share_syncs_and_equal_ones_a_record() {
     options.pack_records_max = 1_000;
     options.queued_bytes_max = 1 << 20;
     let world = World::on(SimDisk::new(1), INDEX, options).await.unwrap();
-    world.handles.disk.set_sync_latency(Duration::from_millis(5));
+    world
+        .handles
+        .disk
+        .set_sync_latency(Duration::from_millis(5));
     let before = world.handles.disk.count(OpKind::Sync);
     let chunks: Vec<Bytes> = (0..200).map(|n| sample(n / 2, 800)).collect();
     let puts = chunks.iter().map(|bytes| put(&world.store, bytes));
@@ -225,7 +244,10 @@ async fn begin_waits_while_too_many_bytes_are_on_their_way() {
 async fn a_cancelled_finish_leaves_nothing_half_done() {
     for wait_ms in 0..20 {
         let world = World::new(1).await;
-        world.handles.disk.set_sync_latency(Duration::from_millis(5));
+        world
+            .handles
+            .disk
+            .set_sync_latency(Duration::from_millis(5));
         let bytes = sample(1, 3_000);
         let hash = ChunkHash::of(&bytes);
         let patience = Duration::from_millis(wait_ms);
@@ -242,7 +264,10 @@ async fn a_cancelled_finish_leaves_nothing_half_done() {
 #[tokio::test(start_paused = true)]
 async fn a_chunk_is_readable_at_every_moment_of_its_pack_being_compacted() {
     let world = World::new(1).await;
-    world.handles.disk.set_sync_latency(Duration::from_millis(3));
+    world
+        .handles
+        .disk
+        .set_sync_latency(Duration::from_millis(3));
     let chunks: Vec<Bytes> = (0..4).map(|salt| sample(salt, 1_200)).collect();
     for bytes in &chunks {
         world.put(bytes).await.unwrap();

@@ -8,7 +8,12 @@ use std::path::Path;
 fn hex(bytes: &[u8]) -> String {
     bytes
         .chunks(32)
-        .map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
+        .map(|line| {
+            line.iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+                + "\n"
+        })
         .collect()
 }
 

@@ -55,7 +55,8 @@ impl World {
         let (env, handles) = sim::env_on(7, disk);
         let fatal = Arc::new(Mutex::new(Vec::new()));
         let told = fatal.clone();
-        options.on_fatal = Arc::new(move |what, error| told.lock().push(format!("{what}: {error}")));
+        options.on_fatal =
+            Arc::new(move |what, error| told.lock().push(format!("{what}: {error}")));
         let base = handles.base(Path::new(index));
         let store = ChunkStore::open_with(env, Path::new(DIR), base, options).await?;
         Ok(World {
@@ -69,7 +70,9 @@ impl World {
     pub async fn restart(self, index: &str) -> World {
         self.handles.spawn.stop();
         self.checked();
-        Self::on(self.handles.disk.kill(), index, small()).await.unwrap()
+        Self::on(self.handles.disk.kill(), index, small())
+            .await
+            .unwrap()
     }
 
     /// No task panicked and no disk failed.

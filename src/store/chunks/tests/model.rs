@@ -41,7 +41,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Chunk number `salt`: empty, tiny, small, at the limits of groups and slices, large.
 fn chunk(salt: u64) -> Bytes {
-    let sizes = [0, 1, 63, 64, 900, 1_024, 2_047, 2_048, 2_049, 4_096, 4_097, 9_500];
+    let sizes = [
+        0, 1, 63, 64, 900, 1_024, 2_047, 2_048, 2_049, 4_096, 4_097, 9_500,
+    ];
     sample(salt, sizes[salt as usize % sizes.len()])
 }
 
@@ -59,7 +61,11 @@ async fn run(steps: Vec<Step>) {
             Step::PutAll(salts) => {
                 let chunks: Vec<Bytes> = salts.into_iter().map(chunk).collect();
                 let puts = chunks.iter().map(|bytes| world.put(bytes));
-                for (put, bytes) in futures::future::join_all(puts).await.into_iter().zip(&chunks) {
+                for (put, bytes) in futures::future::join_all(puts)
+                    .await
+                    .into_iter()
+                    .zip(&chunks)
+                {
                     model.insert(put.unwrap(), bytes.clone());
                 }
             }
@@ -122,7 +128,9 @@ async fn same(world: &World, model: &BTreeMap<ChunkHash, Bytes>) {
     let mut from = Some(ChunkHash([0; 32]));
     while let Some(start) = from {
         let page = world.store.list(start, None, 3).await.unwrap();
-        from = (page.len() == 3).then(|| super::super::after(page[2].0)).flatten();
+        from = (page.len() == 3)
+            .then(|| super::super::after(page[2].0))
+            .flatten();
         listed.extend(page);
     }
     let expected: Vec<(ChunkHash, u64)> = model

@@ -13,13 +13,19 @@ async fn stores_reads_removes_and_reopens_on_a_real_disk() {
     let dir = tempfile::tempdir().unwrap();
     let env = real::env(tokio::runtime::Handle::current());
     let sizes = [0, 100, 70_000, 1 << 20, (3 << 20) + 5];
-    let chunks: Vec<Bytes> = sizes.iter().zip(0..).map(|(len, salt)| sample(salt, *len)).collect();
+    let chunks: Vec<Bytes> = sizes
+        .iter()
+        .zip(0..)
+        .map(|(len, salt)| sample(salt, *len))
+        .collect();
     for round in 0..2 {
         let index = dir.path().join(format!("index{round}"));
         std::fs::create_dir_all(&index).unwrap();
         let base = Arc::new(LmdbBase::open(&index, 64 << 20).unwrap());
         let options = ChunkOptions::default();
-        let store = ChunkStore::open_with(env.clone(), dir.path(), base, options).await.unwrap();
+        let store = ChunkStore::open_with(env.clone(), dir.path(), base, options)
+            .await
+            .unwrap();
         assert_eq!(store.problems_at_open(), Vec::<String>::new());
         let puts = chunks.iter().map(|bytes| put(&store, bytes));
         for done in futures::future::join_all(puts).await {
