@@ -5,7 +5,7 @@
 //! A chunk of `pack_chunk_bytes_max` (1 MiB) or more becomes a file: its bytes go to a temporary
 //! name while they are hashed, the outboard and a footer behind them, then fdatasync, rename,
 //! sync of the directory. A smaller one is gathered in memory, verified, and appended to the
-//! newest pack by one task ([`appender`]) that takes everything queued, writes once, syncs once
+//! newest pack by one task (`appender`) that takes everything queued, writes once, syncs once
 //! and answers everyone. So hashing, arrival and flush of different chunks overlap, and syncs
 //! are shared. Writing a chunk that is there is fine: a file is replaced by an equal one, a
 //! record is not written again unless the one on disk is known to be damaged.
@@ -14,12 +14,12 @@
 //! A file is unlinked and its directory synced. A record gets a tombstone in the slots at the
 //! head of its own pack: they were allocated with the pack, so that removal needs no space, and
 //! go with it, so that no other pack has to remember. Synced records are never touched again.
-//! When half of a pack is dead, [`compaction`] copies what is alive and removes it.
+//! When half of a pack is dead, `compaction` copies what is alive and removes it.
 //!
 //! # Finding
-//! The [`index`] maps hashes to places. It is a cache: changes reach its base in batches, after
-//! they are durable. At open, [`recovery`] reads what is behind the indexed part of each pack
-//! (everything, if the index was lost) and [`survey`] compares the directories of files with it.
+//! The `index` maps hashes to places. It is a cache: changes reach its base in batches, after
+//! they are durable. At open, `recovery` reads what is behind the indexed part of each pack
+//! (everything, if the index was lost) and `survey` compares the directories of files with it.
 //! After the loss of the index a removed chunk may be back if its removal and a crash within a
 //! compaction came together; that is garbage, and the census finds it as such.
 //!

@@ -76,7 +76,7 @@ impl ChunkOptions {
         let sound = self.group_bytes.is_power_of_two()
             && group >= KIB
             && self.slice_bytes >= group
-            && self.slice_bytes % group == 0
+            && self.slice_bytes.is_multiple_of(group)
             && self.pack_chunk_bytes_max <= self.chunk_bytes_max
             && self.pack_chunk_bytes_max <= self.queued_bytes_max
             && self.queued_bytes_max <= u64::from(u32::MAX)

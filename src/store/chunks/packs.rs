@@ -11,7 +11,7 @@ use crate::types::ChunkHash;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,7 +76,19 @@ impl Packs {
         if let Some(file) = self.open.lock().get(&pack) {
             return Ok(file.clone());
         }
-        let file = self.disk.open(&self.path(pack), OpenMode::Write).await?;
+        let path = self.path(pack);
+        let file = match self.disk.open(&path, OpenMode::Write).await {
+            // A disk that became read-only can still be read.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied
+                ) =>
+            {
+                self.disk.open(&path, OpenMode::Read).await?
+            }
+            other => other?,
+        };
         self.keep(pack, &file);
         Ok(file)
     }
@@ -120,7 +132,7 @@ impl Packs {
         self.open.lock().remove(&pack);
         let path = self.path(pack);
         match self.disk.remove(&path).await {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
                 return Err(self.guard.failed_write("remove pack", &path, &e));
             }
             _ => {}
@@ -149,7 +161,7 @@ impl Packs {
         };
         let file = match self.file(place.pack).await {
             Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(ReadFailure::Gone),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(ReadFailure::Gone),
             Err(e) => return Err(ReadFailure::Other(Error::io("open pack", &path, &e))),
         };
         let bytes = layout::HEADER_BYTES as usize + len as usize;
