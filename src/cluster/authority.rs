@@ -279,7 +279,7 @@ mod tests {
     fn issues_what_was_asked_for() {
         let rng = test_rng(1);
         let cluster = ClusterId([7; 16]);
-        let authority = Authority::create(&*rng, cluster, Validity::days(NOW, CA_DAYS)).unwrap();
+        let authority = Authority::create(&rng, cluster, Validity::days(NOW, CA_DAYS)).unwrap();
         assert_eq!(cluster_of(authority.certificate()).unwrap(), cluster);
         let subjects = [
             Subject::Node(NodeId(3)),
@@ -300,7 +300,7 @@ mod tests {
         ] {
             let validity = Validity::days(NOW, NODE_DAYS);
             let credentials = authority
-                .issue(&*rng, subject, serial, validity, &addresses)
+                .issue(&rng, subject, serial, validity, &addresses)
                 .unwrap();
             let facts = credentials.facts().unwrap();
             assert_eq!(&facts.subject, subject);
@@ -315,20 +315,20 @@ mod tests {
     fn comes_back_from_pem_and_still_issues() {
         let rng = test_rng(2);
         let validity = Validity::days(NOW, CA_DAYS);
-        let authority = Authority::create(&*rng, ClusterId([1; 16]), validity).unwrap();
+        let authority = Authority::create(&rng, ClusterId([1; 16]), validity).unwrap();
         let again = Authority::from_pem(&authority.to_pem()).unwrap();
         assert_eq!(again.certificate(), authority.certificate());
         assert_eq!(again.key, authority.key);
         let node = Subject::Node(NodeId(1));
-        again.issue(&*rng, &node, 1, validity, &[]).unwrap();
+        again.issue(&rng, &node, 1, validity, &[]).unwrap();
     }
 
     #[test]
     fn refuses_a_key_of_another_ca_and_a_missing_part() {
         let rng = test_rng(3);
         let validity = Validity::days(NOW, CA_DAYS);
-        let one = Authority::create(&*rng, ClusterId([1; 16]), validity).unwrap();
-        let two = Authority::create(&*rng, ClusterId([1; 16]), validity).unwrap();
+        let one = Authority::create(&rng, ClusterId([1; 16]), validity).unwrap();
+        let two = Authority::create(&rng, ClusterId([1; 16]), validity).unwrap();
         let mixed = Authority {
             key: two.key.clone(),
             ..one.clone()
@@ -342,17 +342,17 @@ mod tests {
     fn refuses_serial_zero_a_forged_name_and_an_impossible_date() {
         let rng = test_rng(4);
         let validity = Validity::days(NOW, CA_DAYS);
-        let authority = Authority::create(&*rng, ClusterId([1; 16]), validity).unwrap();
+        let authority = Authority::create(&rng, ClusterId([1; 16]), validity).unwrap();
         let node = Subject::Node(NodeId(1));
-        assert!(authority.issue(&*rng, &node, 0, validity, &[]).is_err());
+        assert!(authority.issue(&rng, &node, 0, validity, &[]).is_err());
         let sly = Subject::User {
             name: "a:b".into(),
             group: "g".into(),
             admin: false,
         };
-        assert!(authority.issue(&*rng, &sly, 1, validity, &[]).is_err());
+        assert!(authority.issue(&rng, &sly, 1, validity, &[]).is_err());
         let never = Validity::days(WallTime(i64::MAX), 1);
-        assert!(authority.issue(&*rng, &node, 1, never, &[]).is_err());
+        assert!(authority.issue(&rng, &node, 1, never, &[]).is_err());
     }
 
     proptest! {

@@ -180,10 +180,10 @@ mod tests {
     fn identity(cluster: u8, user: &str, seed: u64) -> Identity {
         let rng = test_rng(u64::from(cluster));
         let validity = Validity::days(NOW, 365);
-        let authority = Authority::create(&*rng, ClusterId([cluster; 16]), validity).unwrap();
+        let authority = Authority::create(&rng, ClusterId([cluster; 16]), validity).unwrap();
         let subject = Subject::user(user, "staff", true).unwrap();
         let rng = test_rng(seed);
-        let credentials = authority.issue(&*rng, &subject, 5, validity, &[]).unwrap();
+        let credentials = authority.issue(&rng, &subject, 5, validity, &[]).unwrap();
         Identity {
             addresses: vec!["127.0.0.1:7000".into(), "[::1]:7000".into()],
             credentials,

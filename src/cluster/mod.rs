@@ -32,20 +32,8 @@ pub use identity::{Identity, Installed, default_identity_path, install_at, insta
 pub use lock::DirLock;
 pub use node_files::{NodeFiles, NodeMeta, prepare_dir};
 
-/// Repeatable randomness for tests (splitmix64).
+/// Repeatable randomness for tests.
 #[cfg(test)]
-fn test_rng(seed: u64) -> std::sync::Arc<dyn crate::env::Rng> {
-    struct Seeded(std::sync::atomic::AtomicU64);
-    impl crate::env::Rng for Seeded {
-        fn fill(&self, out: &mut [u8]) {
-            for part in out.chunks_mut(8) {
-                let step = 0x9e37_79b9_7f4a_7c15;
-                let mut z = self.0.fetch_add(step, std::sync::atomic::Ordering::Relaxed);
-                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                part.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes()[..part.len()]);
-            }
-        }
-    }
-    std::sync::Arc::new(Seeded(seed.into()))
+fn test_rng(seed: u64) -> crate::env::sim::SeededRng {
+    crate::env::sim::SeededRng::new(seed)
 }

@@ -218,9 +218,9 @@ mod tests {
         let rng = test_rng(node);
         let cluster = ClusterId([9; 16]);
         let validity = Validity::days(WallTime(1_790_000_000_000), 365);
-        let authority = Authority::create(&*rng, cluster, validity).unwrap();
+        let authority = Authority::create(&rng, cluster, validity).unwrap();
         let subject = Subject::Node(NodeId(node));
-        let credentials = authority.issue(&*rng, &subject, 1, validity, &[]).unwrap();
+        let credentials = authority.issue(&rng, &subject, 1, validity, &[]).unwrap();
         NodeFiles {
             meta: NodeMeta {
                 cluster,

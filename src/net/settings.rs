@@ -39,7 +39,7 @@ pub(super) const JOINER_LIFE_MAX: Duration = Duration::from_secs(60);
 pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// From a stream's opening to its first bytes, and from bytes to bytes within a frame or a body:
 /// a peer that is slower is gone, or wants to hold memory.
-pub(super) const STALL_MAX: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+pub(super) const STALL_MAX: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 /// Waiting for a free stream of a connection, if the caller names no deadline.
 pub(super) const OPEN_MAX: Duration = Duration::from_secs(30);
 /// For the last packets of a closed endpoint.

@@ -6,6 +6,7 @@ use super::settings::STALL_MAX;
 use crate::error::{Error, Result};
 use crate::limits::FRAME_BYTES_MAX;
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use quinn::{RecvStream, SendStream, VarInt};
 use std::net::SocketAddr;
 use tokio::time::timeout;
@@ -242,6 +243,11 @@ impl RecvHalf {
         }
     }
 
+    /// Takes the end of the stream if it is here already.
+    fn take_end(&mut self) {
+        let _ = self.stream.read_chunk(1, true).now_or_never();
+    }
+
     fn malformed(&mut self, why: &str) -> Error {
         self.stop(abort::MALFORMED);
         failure::malformed(self.remote, why)
@@ -250,5 +256,13 @@ impl RecvHalf {
     fn stop(&mut self, code: VarInt) {
         // Fails only for a direction that has ended already.
         let _ = self.stream.stop(code);
+    }
+}
+
+impl Drop for RecvHalf {
+    /// A reply's end mostly travels with its last bytes, but nobody who has his frame asks for
+    /// more: without this each call would cost a packet that tells the peer to stop.
+    fn drop(&mut self) {
+        self.take_end();
     }
 }

@@ -1,11 +1,13 @@
 //! Who is let in: every kind of identity on every protocol.
 
 use super::support::{
-    Ca, VALID, WAIT, client, connect, loopback, pair, server, server_at, server_with,
+    Ca, NOW, VALID, WAIT, client, connect, loopback, pair, server, server_at, server_with,
 };
+use crate::cluster::{ADMIN_DAYS, Authority, CA_DAYS, NODE_DAYS, Validity};
+use crate::env::real::OsRng;
 use crate::error::Code;
 use crate::net::{ALPN_CLIENT, ALPN_JOIN, ALPN_NODE, ClientTls, Peer, ServerTls};
-use crate::types::{ClusterId, NodeId};
+use crate::types::{ClusterId, NodeId, Subject, WallTime};
 use std::time::Duration;
 
 async fn refusal(server_ca: &Ca, alpn: &'static [u8], tls: &ClientTls) -> crate::error::Error {
@@ -205,4 +207,25 @@ async fn a_port_in_use_and_an_address_of_nowhere_are_said_so() {
         .await
         .unwrap_err();
     assert_eq!(error.code, Code::Usage, "{error}");
+}
+
+#[tokio::test]
+async fn what_the_authority_issues_is_believed() {
+    let (rng, now) = (OsRng, WallTime(NOW * 1_000));
+    let authority = Authority::create(&rng, ClusterId([5; 16]), Validity::days(now, CA_DAYS));
+    let authority = authority.unwrap();
+    let issue = |subject: &str, days| {
+        let (subject, addresses) = (Subject::parse(subject).unwrap(), ["127.0.0.1:1".to_owned()]);
+        authority
+            .issue(&rng, &subject, 77, Validity::days(now, days), &addresses)
+            .unwrap()
+    };
+    let server = server(&issue("node:1", NODE_DAYS)).await;
+    for (subject, alpn) in [("admin:root:root", ALPN_CLIENT), ("node:2", ALPN_NODE)] {
+        let tls = ClientTls::new(&issue(subject, ADMIN_DAYS)).unwrap();
+        let connection = connect(&server, alpn, &tls).await.unwrap();
+        connection.call(b"who", WAIT).await.unwrap();
+    }
+    let tls = ClientTls::without_identity(authority.certificate()).unwrap();
+    connect(&server, ALPN_JOIN, &tls).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! A small world for the transport's tests: an environment, CAs, servers with one service.
 
-use crate::env::{Clock, Disk, DiskFile, Env, OpenMode, Rng, Space, Spawn};
+use crate::env::{Clock, Env, real};
 use crate::error::{Error, Result};
 use crate::net::{ClientTls, Connection, Endpoint, Incoming, Peer, ServerTls, Service};
 use crate::types::{ClusterId, Credentials, NodeId, Subject, WallTime};
@@ -10,13 +10,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, PKCS_ED25519,
 };
-use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use time::OffsetDateTime;
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 pub const WAIT: Duration = Duration::from_secs(10);
@@ -35,77 +33,11 @@ impl Clock for FixedClock {
     }
 }
 
-/// One counter for all environments: endpoints that draw the same connection ids are taken for
-/// one another.
-struct CountedRng;
-
-impl Rng for CountedRng {
-    fn fill(&self, out: &mut [u8]) {
-        static DRAWN: AtomicU64 = AtomicU64::new(0);
-        let count = DRAWN.fetch_add(1, Ordering::Relaxed);
-        let mut reader = blake3::Hasher::new()
-            .update(&count.to_le_bytes())
-            .finalize_xof();
-        reader.fill(out);
-    }
-}
-
-struct TokioSpawn;
-
-impl Spawn for TokioSpawn {
-    #[allow(clippy::disallowed_methods)] // A test's own environment.
-    fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) {
-        tokio::spawn(task);
-    }
-    fn blocking(&self, work: Box<dyn FnOnce() + Send>) {
-        work();
-    }
-}
-
-/// The transport has no business with the disk.
-struct NoDisk;
-
-fn none<T>() -> io::Result<T> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-impl Disk for NoDisk {
-    fn open<'a>(
-        &'a self,
-        _: &'a Path,
-        _: OpenMode,
-    ) -> BoxFuture<'a, io::Result<Arc<dyn DiskFile>>> {
-        Box::pin(async { none() })
-    }
-    fn rename<'a>(&'a self, _: &'a Path, _: &'a Path) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(async { none() })
-    }
-    fn remove<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(async { none() })
-    }
-    fn create_dir<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(async { none() })
-    }
-    fn list<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<Vec<PathBuf>>> {
-        Box::pin(async { none() })
-    }
-    fn sync_dir<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(async { none() })
-    }
-    fn space<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<Space>> {
-        Box::pin(async { none() })
-    }
-    fn exists<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<bool>> {
-        Box::pin(async { none() })
-    }
-}
-
+/// The real one with a wall clock that stands still. Within a runtime only.
 pub fn env() -> Env {
     Env {
         clock: Arc::new(FixedClock),
-        rng: Arc::new(CountedRng),
-        spawn: Arc::new(TokioSpawn),
-        disk: Arc::new(NoDisk),
+        ..real::env(Handle::current())
     }
 }
 

@@ -177,7 +177,9 @@ fn doomed(
     let tls = ServerTls::new(credentials).unwrap();
     let service: Arc<dyn Service> = Arc::new(Echo);
     let server = std::thread::scope(|scope| {
-        let bind = || runtime.block_on(Endpoint::bind(&env(), listen, Some((tls, service))));
+        let bind = || {
+            runtime.block_on(async { Endpoint::bind(&env(), listen, Some((tls, service))).await })
+        };
         scope.spawn(bind).join().unwrap().unwrap()
     });
     let address = server.local_addr();
