@@ -577,8 +577,17 @@ fn replay(commands: &[Command], size: usize) -> (TestShard, Vec<Applied>) {
     (shard, answers)
 }
 
+/// A few histories each time; `PROPTEST_CASES` asks for more.
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 64;
+    }
+    config
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn shard_does_what_the_model_does(steps in prop::collection::vec(any_step(), 1..60)) {
