@@ -86,9 +86,9 @@ async fn a_stopped_leader_is_followed_by_another_and_comes_back() {
 async fn what_was_committed_is_applied_before_a_restart_returns() {
     let mut cluster = Cluster::start(3, 4).await;
     let leader = cluster.leader().await;
-    for n in 0..150 {
-        cluster.propose(leader, &format!("{n}")).await.unwrap();
-    }
+    let texts: Vec<String> = (0..150).map(|n| n.to_string()).collect();
+    let written = join_all(texts.iter().map(|text| cluster.propose(leader, text))).await;
+    assert!(written.iter().all(Result::is_ok));
     let before = cluster.commands(leader);
     let term = cluster.group(leader).status().term;
     (1..=3).for_each(|id| cluster.board.cut(id));
