@@ -70,6 +70,7 @@ pub struct Committed {
     pub what: CommittedWhat,
 }
 
+/// What a committed entry says.
 pub enum CommittedWhat {
     /// A new leader's empty entry: only moves the applied position.
     Blank,
@@ -98,6 +99,8 @@ pub trait StateMachine: Send + Sync + 'static {
 
 /// Carries encoded Raft messages to another node; answered by its `RaftGroup::receive`.
 pub trait PeerTransport: Send + Sync + 'static {
+    /// One message and its answer, both below a frame's size. Any error is taken as "not
+    /// reachable": the caller tries again by itself, after a pause.
     fn call(
         &self,
         node: NodeId,
@@ -109,11 +112,16 @@ pub trait PeerTransport: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Bytes>>;
 }
 
-/// Timers (design: 75 ms, 250-400 ms up to about 200 groups a node).
+/// Timers of a group. The defaults are for up to about 200 groups a node; beyond, all three grow
+/// together. Failover takes a little longer than `election_max`: followers of a leader refuse
+/// their vote for that long.
 #[derive(Clone, Copy, Debug)]
 pub struct Timers {
+    /// A leader speaks up at least this often. Default 75 ms.
     pub heartbeat: Duration,
+    /// A follower that hears nothing campaigns after a random time from here. Default 250 ms.
     pub election_min: Duration,
+    /// To here; also a leader's lease. Default 400 ms.
     pub election_max: Duration,
 }
 
@@ -132,14 +140,18 @@ impl Default for Timers {
 pub struct GroupStatus {
     pub group: GroupId,
     pub replica: ReplicaId,
+    /// As far as this replica knows.
     pub leader: Option<ReplicaId>,
     pub term: u64,
+    /// Index of the last applied entry.
     pub applied: u64,
+    /// Index of the last entry in the log.
     pub last: u64,
+    /// Who votes, and on which node each lives.
     pub voters: Vec<(ReplicaId, NodeId)>,
 }
 
 #[cfg(test)]
-mod model;
+mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -217,7 +217,7 @@ mod tests {
     use super::*;
     use crate::raft::group::SEED;
     use crate::raft::kinds::log_id;
-    use crate::raft::model::{GROUP, Switchboard, node};
+    use crate::raft::model_tests::{GROUP, Switchboard, node};
     use crate::store::wal::LogPosition;
     use crate::types::LogIndex;
     use AppendEntriesResponse as R;

@@ -1,6 +1,6 @@
 //! Whole groups in one process, on paused time: a run of many seconds takes milliseconds.
 
-use super::model::{Cluster, GROUP, eventually, node};
+use super::model_tests::{Cluster, GROUP, eventually, node};
 use super::{RaftGroup, Timers};
 use crate::error::Code;
 use crate::types::ReplicaId;
