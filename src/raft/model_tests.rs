@@ -212,7 +212,7 @@ impl Journal {
     }
 
     /// The state as a restart finds it.
-    pub(super) fn from_fold(&self) -> Arc<Self> {
+    pub(super) fn restarted(&self) -> Arc<Self> {
         Self::with(self.fold.lock().clone())
     }
 
@@ -361,7 +361,7 @@ impl Cluster {
         let replica = self.replicas.get_mut(&id).unwrap();
         replica.group.take().unwrap().shutdown().await.unwrap();
         replica.log = replica.log.after_power_cut();
-        replica.state = replica.state.from_fold();
+        replica.state = replica.state.restarted();
     }
 
     pub(super) fn group(&self, id: u64) -> &Arc<RaftGroup> {
