@@ -26,7 +26,7 @@ use super::records::{DirRecord, Entry, encode};
 use super::txn::Batch;
 use crate::error::Result;
 use crate::store::record::record_hash;
-use crate::types::{DirTotals, Inode, WallTime};
+use crate::types::{Inode, WallTime};
 use bytes::Bytes;
 
 /// What a change adds to a directory and all above it. Wrapping: a negative number is its two's
@@ -101,8 +101,8 @@ pub(super) fn entry_totals(batch: &mut Batch<'_>, entry: &Entry) -> Result<Weigh
 
 /// Hash of a directory record with totals and sum zeroed.
 pub(super) fn form_hash(inode: Inode, record: &mut DirRecord) -> u64 {
-    let totals = std::mem::replace(&mut record.totals, DirTotals::default());
-    let sum = std::mem::replace(&mut record.sum, 0);
+    let totals = std::mem::take(&mut record.totals);
+    let sum = std::mem::take(&mut record.sum);
     let bytes = encode(record);
     record.totals = totals;
     record.sum = sum;
