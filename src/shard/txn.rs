@@ -357,3 +357,102 @@ impl<'v> Batch<'v> {
 fn missing_dir(inode: Inode) -> Error {
     damaged(format!("the record of directory {inode} is missing"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::records::Settings;
+    use crate::shard::refuse::refuse;
+    use crate::shard::testing::{MemSlot, TestShard};
+    use proptest::prelude::*;
+
+    type Edit = (u8, Option<u8>);
+
+    fn key(number: u8) -> Bytes {
+        keys::change(Revision(u64::from(number)))
+    }
+
+    fn write(batch: &mut Batch<'_>, edits: &[Edit]) {
+        for (number, value) in edits {
+            match value {
+                Some(value) => batch.put(key(*number), vec![*value].into()),
+                None => batch.delete(key(*number)),
+            }
+        }
+    }
+
+    fn all(batch: &Batch<'_>) -> Vec<(Bytes, Bytes)> {
+        let prefix = keys::table(keys::CHANGES);
+        batch.collect(&prefix, &prefix, usize::MAX).unwrap()
+    }
+
+    fn any_edits() -> impl Strategy<Value = Vec<Edit>> {
+        prop::collection::vec((0u8..12, any::<Option<u8>>()), 0..16)
+    }
+
+    proptest! {
+        #[test]
+        fn a_scan_merges_what_is_staged(
+            stored in any_edits(), staged in any_edits(), from in 0u8..14, to in 0u8..14,
+            limit in 1usize..6,
+        ) {
+            let mut slot = TestShard::new(Settings::default()).slot;
+            for (number, value) in &stored {
+                slot.write(vec![(key(*number), value.map(|value| vec![value].into()))]);
+            }
+            let mut batch = Batch::new(&slot).unwrap();
+            write(&mut batch, &staged);
+            let mut expected = slot.clone();
+            for (number, value) in &staged {
+                expected.write(vec![(key(*number), value.map(|value| vec![value].into()))]);
+            }
+            let in_range = |slot: &MemSlot| -> Vec<(Bytes, Bytes)> {
+                let (from, to) = (key(from), key(to));
+                let inside = |key: &Bytes| *key >= from && *key < to;
+                slot.0
+                    .iter()
+                    .filter(|(key, _)| inside(key))
+                    .take(limit)
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect()
+            };
+            let mut found = Vec::new();
+            batch
+                .scan(&key(from), Some(&key(to)), &mut |key, value| {
+                    found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+                    Ok(found.len() < limit)
+                })
+                .unwrap();
+            prop_assert_eq!(found, in_range(&expected));
+            slot.write(batch.finish());
+            prop_assert_eq!(slot, expected);
+        }
+
+        #[test]
+        fn a_refusal_takes_back_everything_invariant_1(
+            kept in any_edits(), taken_back in any_edits(), bytes: u64,
+        ) {
+            let slot = TestShard::new(Settings::default()).slot;
+            let mut batch = Batch::new(&slot).unwrap();
+            write(&mut batch, &kept);
+            let before = (all(&batch), batch.header().clone(), batch.dir(Inode::ROOT)?.clone());
+            let outcome = batch.attempt::<()>(|batch| {
+                write(batch, &taken_back);
+                batch.next_revision();
+                batch.next_inode()?;
+                let weight = Weight { bytes, sum: bytes, ..Weight::default() };
+                super::super::sum::carry(batch, Inode::ROOT, weight)?;
+                let mut record = batch.dir(Inode::ROOT)?.clone();
+                record.mode = 0;
+                batch.set_dir(Inode::ROOT, Some(record.clone()))?;
+                batch.set_dir(Inode(77), Some(record))?;
+                super::super::sum::carry(batch, Inode::ROOT, weight)?;
+                refuse(Code::Failed, "no")
+            });
+            prop_assert!(outcome?.is_err());
+            let after = (all(&batch), batch.header().clone(), batch.dir(Inode::ROOT)?.clone());
+            prop_assert_eq!(after, before);
+            prop_assert!(batch.find_dir(Inode(77))?.is_none());
+        }
+    }
+}

@@ -58,7 +58,9 @@ fn the_name_of_snapshots_is_reserved() {
     let mut shard = shard();
     shard.mkdir("/a");
     shard.refused_with(mkdir("/a/.snap"), Code::Usage);
-    shard.refused_with(mkdir_p("/a/.snap/b"), Code::Usage);
+    // What was made on the way goes again.
+    shard.refused_with(mkdir_p("/new/dir/.snap/b"), Code::Usage);
+    assert_eq!(shard.names("/"), ["a"]);
     shard.refused_with(put("/.snap", "x", Precondition::Absent), Code::Usage);
     shard.refused_with(rename("/a", "/.snap", Replacement::Never), Code::Usage);
 }
@@ -273,6 +275,7 @@ fn inode_numbers_run_out_with_a_clear_refusal() {
         .slot
         .0
         .insert(keys::header(), records::encode(&header));
+    shard.refused_with(mkdir_p("/x/y"), Code::NoSpace);
     shard.mkdir("/a");
     shard.refused_with(mkdir("/b"), Code::NoSpace);
 }
