@@ -95,7 +95,7 @@ pub(super) fn expire_versions(
             && before != inode
         {
             if !versions::prune(batch, before, std::mem::take(&mut group), &mut budget)? {
-                return Ok(stopped(&budget, finished));
+                return Ok(stopped(&budget, before));
             }
             finished = before;
         }
@@ -103,7 +103,7 @@ pub(super) fn expire_versions(
     }
     if let Some(inode) = group.first().map(|row| inode_of(&row.key)).transpose()? {
         if !versions::prune(batch, inode, group, &mut budget)? {
-            return Ok(stopped(&budget, finished));
+            return Ok(stopped(&budget, inode));
         }
         finished = inode;
     }
@@ -112,11 +112,12 @@ pub(super) fn expire_versions(
     Ok(done)
 }
 
-fn stopped(budget: &Budget, finished: Inode) -> ChoreDone {
+/// The budget ended within a file: the next chore begins with it again.
+fn stopped(budget: &Budget, at: Inode) -> ChoreDone {
     ChoreDone {
         done: budget.spent,
         more: true,
-        next: finished,
+        next: Inode(at.0.saturating_sub(1)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The metadata plane: one shard's namespace as a deterministic state machine.
 //!
 //! A shard owns a subtree. Its state is a set of records in one slot of the store; its log
-//! carries [`command::Command`]s. [`apply`] turns (state, command) into record changes and
+//! carries [`command::Command`]s. [`apply()`] turns (state, command) into record changes and
 //! outcomes; [`read`] answers questions from a state. Both are pure: no clock, no randomness, no
 //! I/O but the records. `node` drives them: it proposes commands, applies what Raft committed
 //! and publishes the changes to the store in one step with the applied index.
@@ -17,6 +17,13 @@
 //! directory up to the root once: totals, sums, quota and the check that no ancestor is deleted
 //! come from that walk. A path below a deleted ancestor does not exist, because the ancestor's
 //! entry is gone; an inode held by an upload is checked by the same walk upwards.
+//!
+//! What each directory's sum counts stands in `sum`; `check` adds everything up again.
+//!
+//! # Batches
+//! `node` makes one [`Batch`] over a view for each batch of committed entries, applies their
+//! commands in order and stores what [`Batch::finish`] gives. Where a batch is cut changes
+//! nothing in the records.
 //!
 //! # Exactly once
 //! A request names (session, lane, sequence). One lane has one request in flight. The lane's row
