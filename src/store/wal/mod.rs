@@ -6,7 +6,7 @@
 //! # Files
 //! ```text
 //! log/0000000000000001.wal    segments, numbered; all but the newest are only read
-//! log/spare                   the next segment: zeroed and synced ahead, named when it is begun
+//! log/spare-0                 the next segment: zeroed and synced ahead, named when it is begun
 //!
 //! segment:  | header | header again | checkpoint | checkpoint again | batch | batch | ... | 0 0 0
 //! batch:    | batch record: directory | record | record | ...

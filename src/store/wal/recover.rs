@@ -49,15 +49,14 @@ pub(super) async fn open(env: Env, dir: &Path, options: WalOptions) -> Result<Ar
     start(env, dir, options, salt, segments, replayed).await
 }
 
-/// Opens all segments, in order, and removes a leftover spare file.
+/// Opens all segments, in order, and removes leftover spare files.
 async fn find(env: &Env, dir: &Path) -> Result<Vec<Opened>> {
     let listed = |e: std::io::Error| Error::io("list the log", dir, &e);
-    let spare = segment::spare_path(dir);
-    if env.disk.exists(&spare).await.map_err(listed)? {
-        let removed = |e: std::io::Error| Error::io("remove", &spare, &e);
-        env.disk.remove(&spare).await.map_err(removed)?;
-    }
     let names = env.disk.list(dir).await.map_err(listed)?;
+    for spare in names.iter().filter(|name| segment::is_spare(name)) {
+        let removed = |e: std::io::Error| Error::io("remove", dir.join(spare), &e);
+        env.disk.remove(&dir.join(spare)).await.map_err(removed)?;
+    }
     let mut numbers: Vec<u64> = names
         .iter()
         .filter_map(|name| segment::number(name))

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// Zeros written and synced at once, so that preparing a segment does not hold up the log's own
@@ -32,17 +33,23 @@ pub(super) fn number(path: &Path) -> Option<u64> {
         .flatten()
 }
 
-/// Name of the file that becomes the next segment.
-pub(super) fn spare_path(dir: &Path) -> PathBuf {
-    dir.join("spare")
+/// True for the name of a file that was to become a segment.
+pub(super) fn is_spare(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(SPARE))
 }
+
+const SPARE: &str = "spare-";
+
+/// A file without a place in the log, under a spare's name.
+pub(super) type SpareFile = (PathBuf, Arc<dyn DiskFile>);
 
 #[derive(Default)]
 enum Stage {
     #[default]
     Missing,
     Preparing,
-    Ready(Arc<dyn DiskFile>),
+    Ready(SpareFile),
 }
 
 /// The file that becomes the next segment: zeroed and synced in the background, so that a switch
@@ -51,11 +58,29 @@ enum Stage {
 pub(super) struct Spare {
     stage: Mutex<Stage>,
     changed: Notify,
+    /// An old segment's file, renamed durably, to be used for the one after.
+    kept: Mutex<Option<SpareFile>>,
+    names: AtomicU64,
 }
 
 impl Spare {
-    /// True if there is none and none is being made.
-    pub fn is_missing(&self) -> bool {
+    /// A name that no other spare file has.
+    pub fn path(&self, dir: &Path) -> PathBuf {
+        let number = self.names.fetch_add(1, Ordering::Relaxed);
+        dir.join(format!("{SPARE}{number:x}"))
+    }
+
+    /// True if an old segment's file would be of use.
+    pub fn wants_file(&self) -> bool {
+        self.kept.lock().is_none()
+    }
+
+    /// Takes an old segment's file; its new name must be durable.
+    pub fn keep(&self, file: SpareFile) {
+        *self.kept.lock() = Some(file);
+    }
+
+    fn is_missing(&self) -> bool {
         matches!(*self.stage.lock(), Stage::Missing)
     }
 
@@ -66,7 +91,7 @@ impl Spare {
         }
     }
 
-    fn take_ready(&self) -> Option<Arc<dyn DiskFile>> {
+    fn take_ready(&self) -> Option<SpareFile> {
         let mut stage = self.stage.lock();
         match std::mem::take(&mut *stage) {
             Stage::Ready(file) => Some(file),
@@ -77,15 +102,8 @@ impl Spare {
         }
     }
 
-    /// Begins to prepare one, out of a file that already has the spare's name durably if one is
-    /// given. Does nothing if there is one. An error leaves none; `take` will meet it again.
-    pub fn prepare(
-        self: &Arc<Self>,
-        env: &Env,
-        dir: &Path,
-        bytes: u64,
-        file: Option<Arc<dyn DiskFile>>,
-    ) {
+    /// Begins to prepare one if there is none. An error leaves none; `take` will meet it again.
+    pub fn prepare(self: &Arc<Self>, env: &Env, dir: &Path, bytes: u64) {
         {
             let mut stage = self.stage.lock();
             if !matches!(*stage, Stage::Missing) {
@@ -95,7 +113,7 @@ impl Spare {
         }
         let (spare, disk, dir) = (self.clone(), env.disk.clone(), dir.to_path_buf());
         let task = async move {
-            let made = make(disk.as_ref(), &dir, bytes, file).await;
+            let made = spare.make(disk.as_ref(), &dir, bytes).await;
             *spare.stage.lock() = match made {
                 Ok(file) => Stage::Ready(file),
                 Err(error) => {
@@ -108,38 +126,33 @@ impl Spare {
         env.spawn.spawn("wal-spare", Box::pin(task));
     }
 
-    /// The prepared file, under the spare's name; waits for it, or makes it here.
-    pub async fn take(&self, env: &Env, dir: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+    /// A prepared file; waits for it, or makes it here.
+    pub async fn take(&self, env: &Env, dir: &Path, bytes: u64) -> io::Result<SpareFile> {
         while !self.is_missing() {
             if let Some(file) = self.take_ready() {
                 return Ok(file);
             }
             self.changed.notified().await;
         }
-        let disk = env.disk.as_ref();
-        let path = spare_path(dir);
-        if disk.exists(&path).await? {
-            disk.remove(&path).await?;
-        }
-        make(disk, dir, bytes, None).await
+        self.make(env.disk.as_ref(), dir, bytes).await
     }
-}
 
-async fn make(
-    disk: &dyn Disk,
-    dir: &Path,
-    bytes: u64,
-    file: Option<Arc<dyn DiskFile>>,
-) -> io::Result<Arc<dyn DiskFile>> {
-    let file = match file {
-        Some(file) => file,
-        None => disk.open(&spare_path(dir), OpenMode::CreateNew).await?,
-    };
-    if file.len().await? > bytes {
-        file.set_len(bytes).await?;
+    async fn make(&self, disk: &dyn Disk, dir: &Path, bytes: u64) -> io::Result<SpareFile> {
+        let kept = self.kept.lock().take();
+        let (path, file) = match kept {
+            Some(kept) => kept,
+            None => {
+                let path = self.path(dir);
+                let file = disk.open(&path, OpenMode::CreateNew).await?;
+                (path, file)
+            }
+        };
+        if file.len().await? > bytes {
+            file.set_len(bytes).await?;
+        }
+        zero(file.as_ref(), 0, bytes).await?;
+        Ok((path, file))
     }
-    zero(file.as_ref(), 0, bytes).await?;
-    Ok(file)
 }
 
 /// Writes and syncs zeros, a step at a time.

@@ -212,11 +212,11 @@ impl Writer {
         let room = self.active.bytes.saturating_sub(self.active.end);
         let mut records = Vec::new();
         self.add_committed(&mut records);
+        let left = !self.shared.state.lock().committed.is_empty();
         let laid = self.lay_out(&records);
-        if laid.bytes > room {
-            // Full to the last block; the next segment's header will say it.
-            self.told = self.synced;
-            return Ok(());
+        if left || laid.bytes > room {
+            // Full to the last blocks; the next segment's checkpoint says it all.
+            return self.switch(0).await;
         }
         let at = self.active.end;
         self.active.file.write_at(at, laid.parts).await?;
@@ -270,23 +270,20 @@ impl Writer {
         }
         let shared = &self.shared;
         let disk = &shared.env.disk;
-        let mut recycled = None;
+        let mut kept = None;
         for (number, segment) in gone {
             let path = segment::path(&shared.dir, number);
-            if recycled.is_none() && shared.spare.is_missing() {
-                disk.rename(&path, &segment::spare_path(&shared.dir))
-                    .await?;
-                recycled = Some(segment.file);
+            if kept.is_none() && shared.spare.wants_file() {
+                let spare = shared.spare.path(&shared.dir);
+                disk.rename(&path, &spare).await?;
+                kept = Some((spare, segment.file));
             } else {
                 disk.remove(&path).await?;
             }
         }
         disk.sync_dir(&shared.dir).await?;
-        if recycled.is_some() {
-            let bytes = shared.options.segment_bytes;
-            shared
-                .spare
-                .prepare(&shared.env, &shared.dir, bytes, recycled);
+        if let Some(kept) = kept {
+            shared.spare.keep(kept);
         }
         Ok(())
     }
@@ -404,7 +401,7 @@ pub(super) async fn begin_segment(
         let what = format!("a log segment of {length} bytes would be needed (limit 4 GiB)");
         return Err(io::Error::other(what));
     }
-    let file = shared.spare.take(&shared.env, &shared.dir, usual).await?;
+    let (spare, file) = shared.spare.take(&shared.env, &shared.dir, usual).await?;
     segment::zero(file.as_ref(), usual, length).await?;
     let header = SegmentHeader {
         number,
@@ -417,8 +414,7 @@ pub(super) async fn begin_segment(
     copies.into_iter().for_each(|copy| parts.extend(copy.parts));
     file.write_sync(0, parts).await?;
     let (disk, path) = (&shared.env.disk, segment::path(&shared.dir, number));
-    disk.rename(&segment::spare_path(&shared.dir), &path)
-        .await?;
+    disk.rename(&spare, &path).await?;
     disk.sync_dir(&shared.dir).await?;
     let segment = Segment {
         file: file.clone(),
@@ -426,7 +422,7 @@ pub(super) async fn begin_segment(
         live: BTreeMap::new(),
     };
     shared.state.lock().segments.insert(number, segment);
-    shared.spare.prepare(&shared.env, &shared.dir, usual, None);
+    shared.spare.prepare(&shared.env, &shared.dir, usual);
     Ok(Active {
         number,
         seed,
