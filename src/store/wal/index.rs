@@ -241,7 +241,11 @@ impl Entries {
     /// Makes every entry of a term below `term` a lost one: the mark that cut the log here is
     /// gone, so it is not known which of them it took away.
     pub fn distrust_below(&mut self, term: u64) {
-        for slot in self.slots.iter_mut().filter(|slot| slot.known && slot.term < term) {
+        for slot in self
+            .slots
+            .iter_mut()
+            .filter(|slot| slot.known && slot.term < term)
+        {
             let (segment, offset) = match slot.place {
                 Place::At { segment, offset } | Place::Lost { segment, offset } => {
                     (segment, offset)
@@ -281,11 +285,17 @@ mod tests {
         let mut log = Entries::default();
         log.purge(at(0, 1));
         (1..=6).for_each(|i| log.push(slot(1, 1 + i / 4)));
-        assert_eq!((log.first_index(), log.last_index()), (LogIndex(2), LogIndex(7)));
+        assert_eq!(
+            (log.first_index(), log.last_index()),
+            (LogIndex(2), LogIndex(7))
+        );
         let released = log.truncate(LogIndex(5));
         assert_eq!(released.written[&2].records, 2);
         let released = log.purge(at(1, 4));
-        assert_eq!((released.written[&1].records, released.written[&1].bytes), (3, 384));
+        assert_eq!(
+            (released.written[&1].records, released.written[&1].bytes),
+            (3, 384)
+        );
         assert_eq!(log.last(), at(1, 5));
         log.purge(at(3, 90));
         assert_eq!((log.last(), log.first_index()), (at(3, 90), LogIndex(91)));
@@ -299,7 +309,10 @@ mod tests {
         log.push(slot(5, 1));
         log.infer_identities();
         let known: Vec<_> = log.iter().map(|(_, s)| (s.term, s.known)).collect();
-        assert_eq!(known, [(3, true), (3, true), (3, true), (3, true), (5, true)]);
+        assert_eq!(
+            known,
+            [(3, true), (3, true), (3, true), (3, true), (5, true)]
+        );
         let mut log = Entries::default();
         log.push(slot(3, 1));
         log.fit(at(4, 3));

@@ -68,8 +68,8 @@
 //! - *The last write*: a batch that is not whole with no batch behind it. A write that a power cut
 //!   tore and one that was acknowledged and rotted look alike. What stands before the damage is
 //!   kept, and so is every intact vote; the rest is dropped, and the groups that lost something
-//!   (by the directory; all groups if that is damaged too) are `doubtful_tail` until
-//!   `clear_doubt`, across restarts. A file that is shorter than its header says is treated the
+//!   (by the directory; all groups if that is damaged too, also those that the log does not know)
+//!   are `doubtful_tail` until `clear_doubt`, across restarts. A file that is shorter than its header says is treated the
 //!   same way, for all groups.
 //!
 //! Then a new segment is begun: what was dropped lies behind the valid end that its header
@@ -301,6 +301,10 @@ impl Drop for Wal {
     }
 }
 
+/// In a checkpoint this group's doubt is that of all groups that are not in it: everything the
+/// log held of a group may be in what was lost.
+const UNKNOWN_GROUPS: GroupId = GroupId(u64::MAX);
+
 /// Payload bytes in one queued item; a longer append is cut.
 const ITEM_BYTES_MAX: usize = 4 << 20;
 
@@ -336,11 +340,16 @@ impl Wal {
         self.shared.state.lock().groups.keys().copied().collect()
     }
 
-    /// What the log knows of a group, with what is queued; nothing of an unknown group.
+    /// What the log knows of a group, with what is queued. Of an unknown group: nothing, and
+    /// doubt if the log has lost something of it does not know whom.
     pub fn state(&self, group: GroupId) -> GroupState {
         let state = self.shared.state.lock();
         let Some(known) = state.groups.get(&group) else {
-            return GroupState::default();
+            return GroupState {
+                doubtful_tail: state.unknown_doubt.is_some(),
+                doubt: state.unknown_doubt,
+                ..GroupState::default()
+            };
         };
         let some = |position: LogPosition| (position.index.0 > 0).then_some(position);
         GroupState {
@@ -480,11 +489,24 @@ impl Wal {
     pub async fn clear_doubt(&self, group: GroupId) -> Result<()> {
         let durable = {
             let mut state = self.accepting()?;
-            match state.groups.get_mut(&group) {
-                Some(known) if known.doubt.is_some() => known.doubt = None,
-                _ => return Ok(()),
+            let unknown = state
+                .unknown_doubt
+                .filter(|_| !state.groups.contains_key(&group));
+            let doubt = state
+                .groups
+                .get(&group)
+                .map_or(unknown, |known| known.doubt);
+            if doubt.is_none() {
+                return Ok(());
             }
-            self.mark(&mut state, group, Kind::Settle, Bytes::new(), Released::default())
+            state.groups.entry(group).or_default().doubt = None;
+            self.mark(
+                &mut state,
+                group,
+                Kind::Settle,
+                Bytes::new(),
+                Released::default(),
+            )
         };
         self.wait(durable).await
     }
@@ -579,10 +601,13 @@ impl Wal {
         let info = |(number, segment): (&u64, &state::Segment)| SegmentInfo {
             number: *number,
             bytes: segment.bytes,
-            live: segment.live.values().fold(Live::default(), |sum, live| Live {
-                records: sum.records.saturating_add(live.records),
-                bytes: sum.bytes.saturating_add(live.bytes),
-            }),
+            live: segment
+                .live
+                .values()
+                .fold(Live::default(), |sum, live| Live {
+                    records: sum.records.saturating_add(live.records),
+                    bytes: sum.bytes.saturating_add(live.bytes),
+                }),
         };
         state.segments.iter().map(info).collect()
     }
@@ -650,7 +675,9 @@ fn check_order(group: GroupId, last: LogIndex, entries: &[LogEntry]) -> Result<(
     for entry in entries {
         let found = entry.position.index;
         if found != expected {
-            let what = format!("group {group}: entry {found} cannot follow in the log (expected {expected})");
+            let what = format!(
+                "group {group}: entry {found} cannot follow in the log (expected {expected})"
+            );
             return Err(Error::failed(what));
         }
         if entry.payload.len() > 1 << 30 {

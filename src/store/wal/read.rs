@@ -65,7 +65,8 @@ fn plan(
     let mut bytes = 0usize;
     let mut index = from;
     while index < to {
-        let (Some(slot), Some(position)) = (known.entries.slot(index), known.entries.position(index))
+        let (Some(slot), Some(position)) =
+            (known.entries.slot(index), known.entries.position(index))
         else {
             break;
         };
@@ -157,7 +158,10 @@ async fn fetch(
             payload,
         });
     }
-    debug_assert!(out.iter().all(|e: &LogEntry| e.position.index.0 > 0), "{group}");
+    debug_assert!(
+        out.iter().all(|e: &LogEntry| e.position.index.0 > 0),
+        "{group}"
+    );
     Ok(Some(out))
 }
 

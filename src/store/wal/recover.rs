@@ -7,7 +7,7 @@ use super::replay::{Recovered, Replay, Replayed, SegmentInput};
 use super::segment::{self, Spare};
 use super::state::{Group, Segment, State};
 use super::writer::{CHECKPOINT_COPIES, Previous, Writer, begin_segment};
-use super::{Shared, WalOptions};
+use super::{Shared, UNKNOWN_GROUPS, WalOptions};
 use crate::env::{DiskFile, Env, OpenMode};
 use crate::error::{Code, Error, Result};
 use crate::types::GroupId;
@@ -139,9 +139,6 @@ async fn replay(dir: &Path, segments: &[Opened], salt: u64) -> Result<Replayed> 
         let declared = this.header.map_or(0, |header| header.bytes);
         // A length beyond 4 GiB cannot be right, whatever its checksum says.
         let whole = declared.min(u64::from(u32::MAX)).max(this.bytes);
-        if end.is_none() && this.bytes < declared {
-            replay.note(this.number, "the file was cut");
-        }
         let path = segment::path(dir, this.number);
         let file = read_all(this)
             .await
@@ -155,6 +152,10 @@ async fn replay(dir: &Path, segments: &[Opened], salt: u64) -> Result<Replayed> 
             exact: end.is_some(),
             last: next.is_none(),
         });
+        if end.is_none() && this.bytes < declared {
+            replay.note(this.number, "the file was cut");
+            replay.doubt_all(false);
+        }
     }
     Ok(replay.finish())
 }
@@ -254,6 +255,10 @@ fn state(segments: &[Opened], groups: BTreeMap<GroupId, Recovered>) -> State {
         state.segments.insert(opened.number, segment);
     }
     for (group, recovered) in groups {
+        if group == UNKNOWN_GROUPS {
+            state.unknown_doubt = recovered.marks.doubt;
+            continue;
+        }
         for (_, slot) in recovered.entries.iter() {
             if let Place::At { segment, .. } | Place::Lost { segment, .. } = slot.place {
                 state.hold(group, segment, slot.length);

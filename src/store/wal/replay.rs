@@ -6,7 +6,7 @@
 use super::format::{Kind, Marks, RECORDS_AT, Row, SegmentHeader};
 use super::index::{Entries, Place, Slot};
 use super::scan::{self, Found, Piece, Stretch};
-use super::{Doubt, LogPosition};
+use super::{Doubt, LogPosition, UNKNOWN_GROUPS};
 use crate::types::{GroupId, LogIndex};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -95,7 +95,7 @@ impl Replay {
                 continue;
             }
             match standings[at] {
-                Standing::Synced => self.synced(input, stretch),
+                Standing::Synced => self.synced(input, stretch, sequences[at]),
                 Standing::Unsynced => self.records(input, stretch),
                 Standing::Torn => {
                     let cut = self.torn(input, stretch);
@@ -110,6 +110,9 @@ impl Replay {
 
     /// The state at the end of the log.
     pub fn finish(mut self) -> Replayed {
+        if self.doubt_all.is_some() {
+            self.groups.entry(UNKNOWN_GROUPS).or_default();
+        }
         for group in self.groups.values_mut() {
             if let Some(doubt) = self.doubt_all {
                 doubt_more(&mut group.marks, doubt);
@@ -155,11 +158,7 @@ impl Replay {
             .iter()
             .flat_map(Stretch::records)
             .map(|found| found.header.batch)
-            .chain(
-                stretches
-                    .iter()
-                    .filter_map(|s| s.head.map(|h| h.sequence)),
-            )
+            .chain(stretches.iter().filter_map(|s| s.head.map(|h| h.sequence)))
             .fold(declared, u64::max);
         self.next_batch = self.next_batch.max(seen.saturating_add(1));
     }
@@ -197,13 +196,13 @@ impl Replay {
     }
 
     /// A stretch that was synced: what is missing in it is damage.
-    fn synced(&mut self, input: &SegmentInput, stretch: &Stretch) {
+    fn synced(&mut self, input: &SegmentInput, stretch: &Stretch, sequence: u64) {
         let gap = stretch
             .pieces
             .iter()
             .any(|piece| matches!(piece, Piece::Gap { .. }));
         let rows = stretch.rows.as_ref().filter(|_| stretch.end <= input.limit);
-        if !gap || stretch.lost_only_its_header() {
+        if !gap || stretch.lost_only_its_header(sequence) {
             return self.records(input, stretch);
         }
         let at = stretch.damaged_at().unwrap_or(stretch.start);
@@ -286,10 +285,7 @@ impl Replay {
                 unwritten,
                 lost_to: (row.first.0 > 0).then_some(row.last.index),
             };
-            doubt_more(
-                &mut self.groups.entry(row.group).or_default().marks,
-                doubt,
-            );
+            doubt_more(&mut self.groups.entry(row.group).or_default().marks, doubt);
         }
         cut
     }
@@ -400,9 +396,7 @@ fn doubt_more(marks: &mut Marks, more: Doubt) {
 
 fn has_vote(stretch: &Stretch, group: GroupId) -> bool {
     stretch.records().any(|found| {
-        found.header.kind == Kind::Vote
-            && found.header.group == group
-            && found.payload.is_some()
+        found.header.kind == Kind::Vote && found.header.group == group && found.payload.is_some()
     })
 }
 

@@ -64,15 +64,16 @@ impl Stretch {
         self.head.is_some() && self.end <= limit && !self.pieces.iter().any(Piece::is_damaged)
     }
 
-    /// True for a range without a batch header in which no record but that header is missing.
-    pub fn lost_only_its_header(&self) -> bool {
+    /// True for a range without a batch header in which no record but that header is missing:
+    /// the first record is the first of the batch that is expected here.
+    pub fn lost_only_its_header(&self, sequence: u64) -> bool {
         let (Some(Piece::Gap { .. }), Some(Piece::Record(first))) =
             (self.pieces.first(), self.pieces.get(1))
         else {
             return false;
         };
         self.head.is_none()
-            && first.header.number == 1
+            && (first.header.batch, first.header.number) == (sequence, 1)
             && !self.pieces.iter().skip(1).any(Piece::is_damaged)
     }
 

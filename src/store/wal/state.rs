@@ -146,6 +146,8 @@ pub(super) struct State {
     pub queue_bytes: u64,
     /// Groups whose committed position is not written yet.
     pub committed: BTreeSet<GroupId>,
+    /// Doubt of every group that is not in `groups`.
+    pub unknown_doubt: Option<Doubt>,
     next_ticket: u64,
     /// Records (segment, payload bytes) of entries that went before they were synced, until the
     /// mark that made them void is durable too.
@@ -189,7 +191,10 @@ impl State {
         let Some(target) = self.groups.get_mut(&group) else {
             return Released::default();
         };
-        let keep = index.0.saturating_add(1).saturating_sub(target.cached_from().0);
+        let keep = index
+            .0
+            .saturating_add(1)
+            .saturating_sub(target.cached_from().0);
         let keep = (keep as usize).min(target.tail.len());
         let gone = target.tail.split_off(keep);
         self.cache.forget(gone.iter());
@@ -275,7 +280,11 @@ impl State {
     /// Notes that an entry was written again at a place, unless it is gone meanwhile.
     pub fn moved(&mut self, group: GroupId, entry: &LogEntry, at: (u64, u32)) {
         let (segment, offset) = at;
-        let LogPosition { term, leader, index } = entry.position;
+        let LogPosition {
+            term,
+            leader,
+            index,
+        } = entry.position;
         let slot = self
             .groups
             .get_mut(&group)

@@ -30,10 +30,20 @@ struct Script {
 type Step = Result<(), ()>;
 
 impl Script {
-    async fn append(&mut self, group: GroupId, term: u64, first: u64, count: u64, len: usize) -> Step {
-        let entries: Vec<LogEntry> =
-            (first..first + count).map(|i| long(group, term, i, len)).collect();
-        append(&self.wal, group, entries.clone()).await.map_err(drop)?;
+    async fn append(
+        &mut self,
+        group: GroupId,
+        term: u64,
+        first: u64,
+        count: u64,
+        len: usize,
+    ) -> Step {
+        let entries: Vec<LogEntry> = (first..first + count)
+            .map(|i| long(group, term, i, len))
+            .collect();
+        append(&self.wal, group, entries.clone())
+            .await
+            .map_err(drop)?;
         let done = &mut self.done.entry(group).or_default().entries;
         done.extend(entries.into_iter().map(|e| (e.position.index, e)));
         Ok(())
@@ -41,16 +51,26 @@ impl Script {
 
     async fn vote(&mut self, group: GroupId, vote: u64) -> Step {
         self.tried_vote.insert(group, vote);
-        self.wal.save_vote(group, Bytes::from(vote.to_string())).await.map_err(drop)?;
+        self.wal
+            .save_vote(group, Bytes::from(vote.to_string()))
+            .await
+            .map_err(drop)?;
         self.done.entry(group).or_default().vote = vote;
         Ok(())
     }
 
     async fn truncate(&mut self, group: GroupId, last: LogPosition) -> Step {
         self.tried_cut.insert(group, last.index);
-        self.wal.truncate_after(group, Some(last)).await.map_err(drop)?;
+        self.wal
+            .truncate_after(group, Some(last))
+            .await
+            .map_err(drop)?;
         self.tried_cut.remove(&group);
-        self.done.entry(group).or_default().entries.retain(|index, _| *index <= last.index);
+        self.done
+            .entry(group)
+            .or_default()
+            .entries
+            .retain(|index, _| *index <= last.index);
         Ok(())
     }
 
@@ -97,14 +117,24 @@ async fn check(script: &Script, wal: &Wal, what: &str) {
             .as_deref()
             .map_or(0, |v| std::str::from_utf8(v).unwrap().parse().unwrap());
         let tried = script.tried_vote.get(group).copied().unwrap_or_default();
-        assert!(vote == done.vote || vote == tried, "{what}: vote {vote} of {group}: {done:?}");
+        assert!(
+            vote == done.vote || vote == tried,
+            "{what}: vote {vote} of {group}: {done:?}"
+        );
         let purged = state.purged.unwrap_or_default().index;
         let tried = script.tried_purge.get(group).copied().unwrap_or_default();
-        assert!(purged == done.purged.index || purged == tried, "{what}: {state:?}");
+        assert!(
+            purged == done.purged.index || purged == tried,
+            "{what}: {state:?}"
+        );
         let found = all(wal, *group).await.unwrap();
         let found: BTreeMap<LogIndex, LogEntry> =
             found.into_iter().map(|e| (e.position.index, e)).collect();
-        let cut = script.tried_cut.get(group).copied().unwrap_or(LogIndex(u64::MAX));
+        let cut = script
+            .tried_cut
+            .get(group)
+            .copied()
+            .unwrap_or(LogIndex(u64::MAX));
         for (index, entry) in &done.entries {
             if *index > purged && *index <= cut {
                 assert_eq!(found.get(index), Some(entry), "{what}: {group}: {state:?}");
@@ -145,12 +175,17 @@ async fn crash_at(operation: u64, variants: u64) -> bool {
         // Goes on, and survives another cut.
         let last = wal.state(G1).last.unwrap_or_default().index.0;
         wal.clear_doubt(G1).await.unwrap();
-        append(&wal, G1, vec![entry(G1, 9, last + 1)]).await.unwrap();
+        append(&wal, G1, vec![entry(G1, 9, last + 1)])
+            .await
+            .unwrap();
         handles.spawn.stop();
         let (wal, _) = open(&after.crash()).await;
         check(&script, &wal, &format!("{what}, again")).await;
         assert!(!wal.state(G1).doubtful_tail, "{what}");
-        let new = wal.read(G1, LogIndex(last + 1), LogIndex(last + 2), 1).await.unwrap();
+        let new = wal
+            .read(G1, LogIndex(last + 1), LogIndex(last + 2), 1)
+            .await
+            .unwrap();
         assert_eq!(new, [entry(G1, 9, last + 1)], "{what}");
     }
     crashed
@@ -172,7 +207,9 @@ fn a_power_cut_while_opening_loses_nothing() {
         for operation in 1..12 {
             let disk = SimDisk::new(operation);
             let (wal, handles) = open(&disk).await;
-            append(&wal, G1, vec![entry(G1, 1, 1), entry(G1, 1, 2)]).await.unwrap();
+            append(&wal, G1, vec![entry(G1, 1, 1), entry(G1, 1, 2)])
+                .await
+                .unwrap();
             wal.save_vote(G1, Bytes::from_static(b"v")).await.unwrap();
             handles.spawn.stop();
             let disk = disk.crash();

@@ -2,11 +2,12 @@
 //! and hides nothing.
 
 use super::{DIR, G1, G2, all, append, at, entry, long, open, run, try_open};
-use crate::env::sim::SimDisk;
+use crate::env::OpenMode;
+use crate::env::sim::{self, SimDisk};
 use crate::store::wal::{LogEntry, Wal};
 use crate::types::{GroupId, LogIndex};
 use bytes::Bytes;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn segment(number: u64) -> PathBuf {
     PathBuf::from(format!("{DIR}/{number:016x}.wal"))
@@ -17,7 +18,12 @@ const G3: GroupId = GroupId(3);
 /// What every group should have in the end.
 fn expected(group: GroupId) -> Vec<LogEntry> {
     match group {
-        G1 => vec![entry(G1, 1, 2), long(G1, 1, 3, 100), entry(G1, 3, 4), entry(G1, 3, 5)],
+        G1 => vec![
+            entry(G1, 1, 2),
+            long(G1, 1, 3, 100),
+            entry(G1, 3, 4),
+            entry(G1, 3, 5),
+        ],
         _ => vec![entry(G2, 2, 1), entry(G2, 2, 2)],
     }
 }
@@ -27,23 +33,43 @@ fn expected(group: GroupId) -> Vec<LogEntry> {
 async fn build(idle: bool) -> SimDisk {
     let disk = SimDisk::new(5);
     let (wal, _) = open(&disk).await;
-    append(&wal, G1, (1..=2).map(|i| entry(G1, 1, i)).collect()).await.unwrap();
-    wal.save_vote(G1, Bytes::from_static(b"first")).await.unwrap();
+    append(&wal, G1, (1..=2).map(|i| entry(G1, 1, i)).collect())
+        .await
+        .unwrap();
+    wal.save_vote(G1, Bytes::from_static(b"first"))
+        .await
+        .unwrap();
     append(&wal, G2, vec![entry(G2, 2, 1)]).await.unwrap();
-    append(&wal, G1, vec![long(G1, 1, 3, 100), entry(G1, 1, 4)]).await.unwrap();
+    append(&wal, G1, vec![long(G1, 1, 3, 100), entry(G1, 1, 4)])
+        .await
+        .unwrap();
     wal.truncate_after(G1, Some(at(1, 3))).await.unwrap();
     wal.purge(G1, at(1, 1)).await.unwrap();
-    wal.save_vote(G1, Bytes::from_static(b"vote")).await.unwrap();
-    wal.save_vote(G2, Bytes::from_static(b"vote")).await.unwrap();
-    wal.append(G1, vec![entry(G1, 3, 4)], Box::new(|_| {})).unwrap();
-    wal.append(G2, vec![entry(G2, 2, 2)], Box::new(|_| {})).unwrap();
+    wal.save_vote(G1, Bytes::from_static(b"vote"))
+        .await
+        .unwrap();
+    wal.save_vote(G2, Bytes::from_static(b"vote"))
+        .await
+        .unwrap();
+    wal.append(G1, vec![entry(G1, 3, 4)], Box::new(|_| {}))
+        .unwrap();
+    wal.append(G2, vec![entry(G2, 2, 2)], Box::new(|_| {}))
+        .unwrap();
     append(&wal, G1, vec![entry(G1, 3, 5)]).await.unwrap();
     if idle {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
     let disk = disk.kill();
-    std::mem::forget(wal);
+    let (env, _) = sim::env_on(5, disk.clone());
+    let file = env.disk.open(&segment(1), OpenMode::Write).await.unwrap();
+    file.sync().await.unwrap();
+    env.disk.sync_dir(Path::new(DIR)).await.unwrap();
     disk
+}
+
+/// The same disk once more: all of it is durable.
+fn copy(disk: &SimDisk) -> SimDisk {
+    disk.crash()
 }
 
 /// Invariants 5 and 6: what is given is right, and what is missing is told of.
@@ -59,11 +85,15 @@ async fn check(wal: &Wal, what: &str) {
         );
         for entry in expected {
             let index = entry.position.index;
-            let reported = damaged.iter().find(|d| d.group == group && d.index == index);
+            let reported = damaged
+                .iter()
+                .find(|d| d.group == group && d.index == index);
             if let Some(position) = reported.and_then(|d| d.position) {
                 assert_eq!(position, entry.position, "{what}");
             }
             match wal.read(group, index, index.next(), 1).await.as_deref() {
+                // Without its end the log is an older one.
+                Ok([found]) if doubtful && *found == self::entry(G1, 1, 4) => {}
                 Ok([found]) => assert_eq!(*found, entry, "{what}: {state:?}"),
                 outcome => assert!(
                     doubtful || reported.is_some(),
@@ -72,7 +102,10 @@ async fn check(wal: &Wal, what: &str) {
             }
         }
         if !doubtful {
-            assert!(state.purged.unwrap_or_default().index <= LogIndex(1), "{what}");
+            assert!(
+                state.purged.unwrap_or_default().index <= LogIndex(1),
+                "{what}"
+            );
         }
     }
 }
@@ -80,8 +113,13 @@ async fn check(wal: &Wal, what: &str) {
 /// Repairs what is damaged as a peer would, and looks whether the log is as it was.
 async fn repair(wal: &Wal) {
     for damaged in wal.damaged() {
-        let entry = expected(damaged.group).into_iter().find(|e| e.position.index == damaged.index);
-        let wrong = LogEntry { position: at(99, damaged.index.0), payload: Bytes::new() };
+        let entry = expected(damaged.group)
+            .into_iter()
+            .find(|e| e.position.index == damaged.index);
+        let wrong = LogEntry {
+            position: at(99, damaged.index.0),
+            payload: Bytes::new(),
+        };
         if damaged.position.is_some() {
             assert!(wal.repair(damaged.group, wrong).await.is_err());
         }
@@ -89,7 +127,9 @@ async fn repair(wal: &Wal) {
         if let Some(entry) = entry {
             wal.repair(damaged.group, entry).await.unwrap();
         } else {
-            wal.purge(damaged.group, at(1, damaged.index.0)).await.unwrap();
+            wal.purge(damaged.group, at(1, damaged.index.0))
+                .await
+                .unwrap();
         }
     }
     assert_eq!(wal.damaged(), []);
@@ -118,7 +158,11 @@ async fn check_twice(disk: SimDisk, what: &str) -> bool {
     let disk = disk.kill();
     let wal = opened(&disk, what).await.expect("it opened before");
     check(&wal, &format!("{what}, again")).await;
-    assert_eq!([G1, G2].map(|g| wal.state(g).doubtful_tail), doubtful, "{what}, again");
+    assert_eq!(
+        [G1, G2].map(|g| wal.state(g).doubtful_tail),
+        doubtful,
+        "{what}, again"
+    );
     repair(&wal).await;
     if doubtful.contains(&true) {
         wal.clear_doubt(G1).await.unwrap();
@@ -127,7 +171,11 @@ async fn check_twice(disk: SimDisk, what: &str) -> bool {
         let disk = disk.kill();
         let wal = opened(&disk, what).await.expect("it opened before");
         for group in [G1, G2] {
-            assert_eq!(all(&wal, group).await.unwrap(), expected(group), "{what}, repaired");
+            assert_eq!(
+                all(&wal, group).await.unwrap(),
+                expected(group),
+                "{what}, repaired"
+            );
         }
     }
     true
@@ -157,13 +205,20 @@ fn an_undamaged_log_is_whole() {
 #[test]
 fn one_flipped_bit_anywhere_is_reported_or_harmless() {
     for idle in [true, false] {
-        let end = run(async { written(&build(idle).await) });
-        for offset in 0..end + 64 {
+        let built = run(build(idle));
+        let end = written(&built);
+        // Without the seal only the end is judged differently.
+        let from = if idle { 0 } else { end - 700 };
+        for offset in from..end + 64 {
             run(async {
-                let disk = build(idle).await;
+                let disk = copy(&built);
                 assert!(disk.flip_bit(&segment(1), offset, (offset % 8) as u8));
                 let what = format!("bit flipped in byte {offset} of {end}, idle {idle}");
-                assert!(check_twice(disk, &what).await, "{what}");
+                if offset % 5 == 0 {
+                    assert!(check_twice(disk, &what).await, "{what}");
+                } else {
+                    check(&opened(&disk, &what).await.unwrap(), &what).await;
+                }
             });
         }
     }
@@ -172,10 +227,10 @@ fn one_flipped_bit_anywhere_is_reported_or_harmless() {
 #[test]
 fn damage_of_a_sealed_log_is_never_taken_for_a_torn_tail() {
     run(async {
-        let end = written(&build(true).await);
+        let built = build(true).await;
         // The seal itself is the last block.
-        for offset in (0..end - 64).step_by(16) {
-            let disk = build(true).await;
+        for offset in (0..written(&built) - 64).step_by(16) {
+            let disk = copy(&built);
             disk.flip_bit(&segment(1), offset, 1);
             let wal = opened(&disk, "").await.unwrap();
             for group in [G1, G2] {
@@ -190,22 +245,20 @@ fn damage_of_a_sealed_log_is_never_taken_for_a_torn_tail() {
 #[test]
 fn a_log_cut_anywhere_is_doubtful() {
     run(async {
-        let whole = disk_len(&build(true).await);
-        let end = written(&build(true).await);
+        let built = build(true).await;
+        let (whole, end) = (disk_len(&built), written(&built));
         for len in (0..end + 70).chain([whole - 1]) {
-            let disk = build(true).await;
+            let disk = copy(&built);
             assert!(disk.truncate(&segment(1), len));
             let what = format!("cut at {len} of {end}");
             let Some(wal) = opened(&disk, &what).await else {
                 assert!(len < 64, "{what}");
                 continue;
             };
-            for group in wal.groups() {
+            for group in [G1, G2] {
                 assert!(wal.state(group).doubtful_tail, "{what}");
             }
-            if len > 2_000 {
-                check(&wal, &what).await;
-            }
+            check(&wal, &what).await;
         }
     });
 }
@@ -217,19 +270,19 @@ fn disk_len(disk: &SimDisk) -> u64 {
 #[test]
 fn a_flipped_bit_in_an_older_segment_loses_nothing_else() {
     run(async {
-        let mut offset = 0;
-        loop {
-            let disk = build(true).await;
-            let (wal, _) = open(&disk).await;
-            append(&wal, G3, vec![entry(G3, 1, 1)]).await.unwrap();
-            let disk = disk.kill();
-            if offset >= written(&disk) {
-                return;
-            }
+        let built = build(true).await;
+        let (wal, _) = open(&built).await;
+        append(&wal, G3, vec![entry(G3, 1, 1)]).await.unwrap();
+        let built = built.kill();
+        for offset in (0..written(&built)).step_by(7) {
+            let disk = copy(&built);
             disk.flip_bit(&segment(1), offset, 3);
             let what = format!("bit flipped in byte {offset} of an old segment");
             let wal = opened(&disk, &what).await.unwrap();
-            assert!([G1, G2, G3].iter().all(|g| !wal.state(*g).doubtful_tail), "{what}");
+            assert!(
+                [G1, G2, G3].iter().all(|g| !wal.state(*g).doubtful_tail),
+                "{what}"
+            );
             assert!(wal.damaged().len() <= 1, "{what}: {:?}", wal.damaged());
             check(&wal, &what).await;
             repair(&wal).await;
@@ -238,7 +291,6 @@ fn a_flipped_bit_in_an_older_segment_loses_nothing_else() {
                 assert_eq!(all(&wal, group).await.unwrap(), expected(group), "{what}");
             }
             assert_eq!(all(&wal, G3).await.unwrap(), [entry(G3, 1, 1)], "{what}");
-            offset += 7;
         }
     });
 }
@@ -246,9 +298,9 @@ fn a_flipped_bit_in_an_older_segment_loses_nothing_else() {
 #[test]
 fn a_whole_lost_sector_is_noticed() {
     run(async {
-        let end = written(&build(true).await);
-        for sector in 0..end / 512 {
-            let disk = build(true).await;
+        let built = build(true).await;
+        for sector in 0..written(&built) / 512 {
+            let disk = copy(&built);
             for offset in sector * 512..(sector + 1) * 512 {
                 for bit in 0..8 {
                     if bit == 2 || offset % 3 == bit {
@@ -266,16 +318,24 @@ fn an_entry_that_rots_while_the_log_is_open_is_not_returned() {
     run(async {
         let disk = SimDisk::new(5);
         let (wal, _) = open(&disk).await;
-        append(&wal, G1, (1..=9).map(|i| long(G1, 1, i, 600)).collect()).await.unwrap();
+        append(&wal, G1, (1..=9).map(|i| long(G1, 1, i, 500)).collect())
+            .await
+            .unwrap();
         let bytes = disk.contents(&segment(1)).unwrap();
         let at = bytes.windows(6).position(|w| w == b"1/1/3/").unwrap() as u64;
         disk.flip_bit(&segment(1), at + 100, 0);
-        let read = wal.read(G1, LogIndex(1), LogIndex(9), 1 << 20).await.unwrap();
+        let read = wal
+            .read(G1, LogIndex(1), LogIndex(9), 1 << 20)
+            .await
+            .unwrap();
         assert_eq!(read.len(), 2);
-        let error = wal.read(G1, LogIndex(3), LogIndex(9), 1 << 20).await.unwrap_err();
+        let error = wal
+            .read(G1, LogIndex(3), LogIndex(9), 1 << 20)
+            .await
+            .unwrap_err();
         assert_eq!(error.code, crate::error::Code::Corrupt);
         assert_eq!(wal.damaged().len(), 1);
-        wal.repair(G1, long(G1, 1, 3, 600)).await.unwrap();
+        wal.repair(G1, long(G1, 1, 3, 500)).await.unwrap();
         assert_eq!(all(&wal, G1).await.unwrap().len(), 9);
     });
 }

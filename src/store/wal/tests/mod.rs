@@ -19,7 +19,11 @@ pub const G1: GroupId = GroupId(1);
 pub const G2: GroupId = GroupId(2);
 
 pub fn at(term: u64, index: u64) -> LogPosition {
-    LogPosition { term, leader: 7, index: LogIndex(index) }
+    LogPosition {
+        term,
+        leader: 7,
+        index: LogIndex(index),
+    }
 }
 
 /// A payload that names its entry.
@@ -34,7 +38,10 @@ pub fn entry(group: GroupId, term: u64, index: u64) -> LogEntry {
 }
 
 pub fn long(group: GroupId, term: u64, index: u64, len: usize) -> LogEntry {
-    LogEntry { position: at(term, index), payload: payload(group, term, index, len) }
+    LogEntry {
+        position: at(term, index),
+        payload: payload(group, term, index, len),
+    }
 }
 
 pub fn options() -> WalOptions {
@@ -71,8 +78,11 @@ pub async fn try_open(disk: &SimDisk) -> Result<(Arc<Wal>, SimHandles)> {
 pub async fn append(wal: &Wal, group: GroupId, entries: Vec<LogEntry>) -> std::io::Result<()> {
     let (send, receive) = tokio::sync::oneshot::channel();
     let done: Flushed = Box::new(move |outcome| drop(send.send(outcome)));
-    wal.append(group, entries, done).map_err(std::io::Error::other)?;
-    receive.await.unwrap_or_else(|_| Err(std::io::Error::other("never called back")))
+    wal.append(group, entries, done)
+        .map_err(std::io::Error::other)?;
+    receive
+        .await
+        .unwrap_or_else(|_| Err(std::io::Error::other("never called back")))
 }
 
 /// Everything a group holds.

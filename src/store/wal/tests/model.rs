@@ -10,12 +10,29 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Append { group: u64, entries: usize, len: usize, wait: bool },
-    Truncate { group: u64, back: u64 },
-    Purge { group: u64, part: u64 },
-    Vote { group: u64 },
-    Committed { group: u64 },
-    Remove { group: u64 },
+    Append {
+        group: u64,
+        entries: usize,
+        len: usize,
+        wait: bool,
+    },
+    Truncate {
+        group: u64,
+        back: u64,
+    },
+    Purge {
+        group: u64,
+        part: u64,
+    },
+    Vote {
+        group: u64,
+    },
+    Committed {
+        group: u64,
+    },
+    Remove {
+        group: u64,
+    },
     Close,
     Kill,
     Idle,
@@ -58,23 +75,32 @@ async fn play(ops: Vec<Op>) {
     let mut model: BTreeMap<GroupId, Model> = BTreeMap::new();
     for (term, op) in (1u64..).zip(ops) {
         match op {
-            Op::Append { group, entries, len, wait } => {
+            Op::Append {
+                group,
+                entries,
+                len,
+                wait,
+            } => {
                 let group = GroupId(group);
                 let target = model.entry(group).or_default();
                 let first = target.last().index.0 + 1;
-                let new: Vec<LogEntry> =
-                    (first..first + entries as u64).map(|i| long(group, term, i, len)).collect();
+                let new: Vec<LogEntry> = (first..first + entries as u64)
+                    .map(|i| long(group, term, i, len))
+                    .collect();
                 target.entries.extend(new.clone());
                 if wait {
                     append(&wal, group, new).await.unwrap();
                     assert_eq!(wal.synced(group), target.last().index);
                 } else {
-                    wal.append(group, new, Box::new(|done| done.unwrap())).unwrap();
+                    wal.append(group, new, Box::new(|done| done.unwrap()))
+                        .unwrap();
                 }
             }
             Op::Truncate { group, back } => {
                 let group = GroupId(group);
-                let Some(target) = model.get_mut(&group) else { continue };
+                let Some(target) = model.get_mut(&group) else {
+                    continue;
+                };
                 let keep = target.entries.len().saturating_sub(back as usize);
                 target.entries.truncate(keep);
                 let last = Some(target.last()).filter(|last| last.index > LogIndex(0));

@@ -16,11 +16,17 @@ fn a_seeded_group_begins_behind_its_purged_position() {
         wal.purge(G1, at(0, 1)).await.unwrap();
         assert_eq!(wal.synced(G1), LogIndex(1));
         wal.wait_synced(G1, LogIndex(1)).await;
-        assert!(wal.append(G1, vec![entry(G1, 1, 3)], Box::new(|_| {})).is_err());
+        assert!(
+            wal.append(G1, vec![entry(G1, 1, 3)], Box::new(|_| {}))
+                .is_err()
+        );
         append(&wal, G1, vec![entry(G1, 1, 2)]).await.unwrap();
         wal.save_committed(G1, Bytes::from_static(b"c"));
         wal.close().await;
-        assert!(wal.append(G1, vec![entry(G1, 1, 3)], Box::new(|_| {})).is_err());
+        assert!(
+            wal.append(G1, vec![entry(G1, 1, 3)], Box::new(|_| {}))
+                .is_err()
+        );
         let (wal, _) = open(&disk.kill()).await;
         let state = wal.state(G1);
         assert_eq!((state.purged, state.last), (Some(at(0, 1)), Some(at(1, 2))));
@@ -28,7 +34,12 @@ fn a_seeded_group_begins_behind_its_purged_position() {
         assert!(!state.doubtful_tail && wal.damaged().is_empty());
         assert_eq!(all(&wal, G1).await.unwrap(), [entry(G1, 1, 2)]);
         assert!(wal.read(G1, LogIndex(1), LogIndex(2), 9).await.is_err());
-        assert!(wal.read(G1, LogIndex(3), LogIndex(9), 9).await.unwrap().is_empty());
+        assert!(
+            wal.read(G1, LogIndex(3), LogIndex(9), 9)
+                .await
+                .unwrap()
+                .is_empty()
+        );
     });
 }
 
@@ -37,10 +48,17 @@ fn entries_are_readable_before_they_are_synced_and_called_back_after() {
     run(async {
         let disk = SimDisk::new(1);
         let (wal, handles) = open(&disk).await;
-        handles.disk.set_sync_latency(std::time::Duration::from_millis(100));
+        handles
+            .disk
+            .set_sync_latency(std::time::Duration::from_millis(100));
         let (send, mut receive) = tokio::sync::oneshot::channel();
         let entries: Vec<LogEntry> = (1..=5).map(|i| long(G1, 1, i, 2_000)).collect();
-        wal.append(G1, entries.clone(), Box::new(|done| send.send(done.is_ok()).unwrap())).unwrap();
+        wal.append(
+            G1,
+            entries.clone(),
+            Box::new(|done| send.send(done.is_ok()).unwrap()),
+        )
+        .unwrap();
         assert_eq!(all(&wal, G1).await.unwrap(), entries);
         assert_eq!(wal.synced(G1), LogIndex(0));
         assert!(receive.try_recv().is_err());
@@ -56,12 +74,15 @@ fn one_sync_covers_what_all_groups_queued() {
     run(async {
         let disk = SimDisk::new(1);
         let (wal, handles) = open(&disk).await;
-        handles.disk.set_sync_latency(std::time::Duration::from_millis(10));
+        handles
+            .disk
+            .set_sync_latency(std::time::Duration::from_millis(10));
         append(&wal, G1, vec![entry(G1, 1, 1)]).await.unwrap();
         let before = disk.count(OpKind::Sync);
         let group = |i: u64| GroupId(10 + i);
         for i in 0..16 {
-            wal.append(group(i), vec![entry(group(i), 1, 1)], Box::new(|_| {})).unwrap();
+            wal.append(group(i), vec![entry(group(i), 1, 1)], Box::new(|_| {}))
+                .unwrap();
         }
         for i in 0..16 {
             wal.wait_synced(group(i), LogIndex(1)).await;
@@ -88,7 +109,9 @@ fn purged_segments_go_and_their_files_are_used_again() {
     run(async {
         let disk = SimDisk::new(1);
         let (wal, _) = open(&disk).await;
-        wal.save_vote(G2, Bytes::from_static(b"vote")).await.unwrap();
+        wal.save_vote(G2, Bytes::from_static(b"vote"))
+            .await
+            .unwrap();
         for i in 1..=200 {
             append(&wal, G1, vec![long(G1, 1, i, 500)]).await.unwrap();
             if i % 20 == 0 {
@@ -97,8 +120,12 @@ fn purged_segments_go_and_their_files_are_used_again() {
         }
         assert!(wal.segments().len() <= 5, "{:?}", wal.segments());
         assert!(wal.segments()[0].number > 10);
+        let newest = wal.segments().last().unwrap().number;
         let creates = disk.count(OpKind::Create);
-        assert!(creates < 12, "{creates} files were made");
+        assert!(
+            creates < newest,
+            "{creates} files were made for {newest} segments"
+        );
         let last: Vec<LogEntry> = (196..=200).map(|i| long(G1, 1, i, 500)).collect();
         assert_eq!(all(&wal, G1).await.unwrap(), last);
         wal.close().await;
@@ -114,7 +141,9 @@ fn a_segment_that_few_records_hold_is_freed_by_writing_them_again() {
     run(async {
         let disk = SimDisk::new(1);
         let (wal, _) = open(&disk).await;
-        append(&wal, G2, (1..=3).map(|i| entry(G2, 1, i)).collect()).await.unwrap();
+        append(&wal, G2, (1..=3).map(|i| entry(G2, 1, i)).collect())
+            .await
+            .unwrap();
         assert!(wal.pinned().is_empty());
         for i in 1..=200 {
             append(&wal, G1, vec![long(G1, 1, i, 500)]).await.unwrap();
@@ -122,7 +151,11 @@ fn a_segment_that_few_records_hold_is_freed_by_writing_them_again() {
         }
         assert!(wal.segments().len() <= 6, "{:?}", wal.segments());
         assert!(wal.segments()[0].number > 10);
-        let holders: Vec<_> = wal.pinned().into_iter().flat_map(|(_, groups)| groups).collect();
+        let holders: Vec<_> = wal
+            .pinned()
+            .into_iter()
+            .flat_map(|(_, groups)| groups)
+            .collect();
         assert_eq!(holders, [G2]);
         let kept: Vec<LogEntry> = (1..=3).map(|i| entry(G2, 1, i)).collect();
         assert_eq!(all(&wal, G2).await.unwrap(), kept);
@@ -187,14 +220,21 @@ fn a_full_queue_refuses_and_ready_waits_for_room() {
         let mut options = options();
         options.queue_bytes = 10_000;
         let wal = Wal::open_with(env, Path::new(DIR), options).await.unwrap();
-        handles.disk.set_sync_latency(std::time::Duration::from_millis(100));
+        handles
+            .disk
+            .set_sync_latency(std::time::Duration::from_millis(100));
         let mut index = 1;
-        while wal.append(G1, vec![long(G1, 1, index, 1_000)], Box::new(|_| {})).is_ok() {
+        while wal
+            .append(G1, vec![long(G1, 1, index, 1_000)], Box::new(|_| {}))
+            .is_ok()
+        {
             index += 1;
             assert!(index < 20);
         }
         wal.ready().await;
-        append(&wal, G1, vec![long(G1, 1, index, 1_000)]).await.unwrap();
+        append(&wal, G1, vec![long(G1, 1, index, 1_000)])
+            .await
+            .unwrap();
         assert_eq!(all(&wal, G1).await.unwrap().len() as u64, index);
     });
 }
