@@ -1,12 +1,13 @@
 //! Opens a log: reads its segments, has `replay` rebuild the state, goes on in a new segment,
 //! starts the writer. Called by `Wal::open`.
 
+use super::begin::{CHECKPOINT_COPIES, Previous, begin_segment};
 use super::format::{self, Marks, SegmentHeader};
 use super::index::Place;
 use super::replay::{Recovered, Replay, Replayed, SegmentInput};
 use super::segment::{self, Spare};
 use super::state::{Group, Segment, State};
-use super::writer::{CHECKPOINT_COPIES, Previous, Writer, begin_segment};
+use super::writer::Writer;
 use super::{Shared, UNKNOWN_GROUPS, WalOptions};
 use crate::env::{DiskFile, Env, OpenMode};
 use crate::error::{Code, Error, Result};

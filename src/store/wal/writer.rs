@@ -2,34 +2,16 @@
 //! once, completes the callbacks; switches, frees and rewrites segments. Started by `recover`.
 //! Nobody else writes to the log's files.
 
+use super::Shared;
 use super::batch::{self, Laid, Out};
-use super::format::{self, Kind, Marks, ROW_BYTES, SegmentHeader, record_bytes};
-use super::index::Place;
-use super::segment::{self, Wanted};
-use super::state::{Item, ROUND_BYTES_MAX, Segment, State, Work};
-use super::{LogEntry, Shared};
-use crate::env::DiskFile;
+use super::begin::{Active, CHECKPOINT_COPIES, Previous, begin_segment};
+use super::format::{self, Kind, Marks, ROW_BYTES, record_bytes};
+use super::segment;
+use super::state::{Item, State, Work};
 use crate::types::GroupId;
-use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-
-/// Every segment begins with its checkpoint, written so many times (as one batch each).
-pub(super) const CHECKPOINT_COPIES: u64 = 2;
-
-/// The segment that is written to.
-pub(super) struct Active {
-    pub number: u64,
-    pub seed: u32,
-    pub file: Arc<dyn DiskFile>,
-    /// Length of the file.
-    pub bytes: u64,
-    /// Where the next batch goes.
-    pub end: u64,
-    /// Where the last synced batch ends.
-    pub synced_end: u64,
-}
 
 pub(super) struct Writer {
     pub shared: Arc<Shared>,
@@ -112,7 +94,7 @@ impl Writer {
 
     /// Writes one batch with all items and what committed positions fit, syncs it, tells
     /// everybody.
-    async fn write(&mut self, items: Vec<Item>) -> io::Result<()> {
+    pub async fn write(&mut self, items: Vec<Item>) -> io::Result<()> {
         let mut records = Vec::new();
         items.iter().for_each(|item| item.records(&mut records));
         let bytes = size(&records);
@@ -287,162 +269,6 @@ impl Writer {
         }
         Ok(())
     }
-
-    /// Writes the live records of the oldest segment again if they are few, so that it can go.
-    async fn rewrite_oldest(&mut self) -> io::Result<()> {
-        let Some((number, file, wanted)) = self.worth_rewriting() else {
-            return Ok(());
-        };
-        let seed = format::seed(self.shared.salt, number);
-        let mut items: Vec<Item> = Vec::new();
-        for want in wanted {
-            let length = format::BLOCK as usize + want.length as usize;
-            let offset = u64::from(want.offset);
-            let read = file.read_at(offset, length).await.ok();
-            let Some(payload) = read.and_then(|bytes| want.pick(&bytes, offset, seed)) else {
-                let at = (number, want.offset);
-                let mut state = self.shared.state.lock();
-                state.lost(want.group, want.position.index, at);
-                tracing::warn!(segment = number, offset, group = %want.group, "a log record is damaged");
-                return Ok(());
-            };
-            let entry = LogEntry {
-                position: want.position,
-                payload,
-            };
-            items.push(Item {
-                group: want.group,
-                work: Work::Rewrite {
-                    entries: vec![entry],
-                    done: None,
-                },
-            });
-        }
-        let mut round = Vec::new();
-        let mut bytes = 0;
-        for item in items {
-            bytes += item.bytes() + ROW_BYTES as u64;
-            if bytes > ROUND_BYTES_MAX && !round.is_empty() {
-                self.write(std::mem::take(&mut round)).await?;
-                bytes = item.bytes();
-            }
-            round.push(item);
-        }
-        if !round.is_empty() {
-            self.write(round).await?;
-        }
-        Ok(())
-    }
-
-    /// The oldest segment's live records, if there are more segments than should be and these
-    /// are few enough, and whole.
-    fn worth_rewriting(&self) -> Option<(u64, Arc<dyn DiskFile>, Vec<Wanted>)> {
-        let state = self.shared.state.lock();
-        let options = &self.shared.options;
-        if state.segments.len() <= options.segments_kept {
-            return None;
-        }
-        let (number, oldest) = state.segments.first_key_value()?;
-        let bytes: u64 = oldest.live.values().map(|live| live.bytes).sum();
-        if *number >= self.active.number || bytes > options.segment_bytes / 8 {
-            return None;
-        }
-        let mut wanted = Vec::new();
-        for group in oldest.live.keys() {
-            let entries = &state.groups.get(group)?.entries;
-            for (index, slot) in entries.iter() {
-                match slot.place {
-                    Place::At { segment, offset } if segment == *number => wanted.push(Wanted {
-                        group: *group,
-                        position: entries.position(index)?,
-                        offset,
-                        length: slot.length,
-                    }),
-                    Place::Lost { segment, .. } if segment == *number => return None,
-                    _ => {}
-                }
-            }
-        }
-        Some((*number, oldest.file.clone(), wanted))
-    }
-}
-
-/// What a new segment follows on.
-pub(super) struct Previous {
-    pub number: u64,
-    /// Where its valid bytes end.
-    pub end: u64,
-    /// Sequence of the next batch.
-    pub sequence: u64,
-    /// Batches up to this one are synced.
-    pub synced: u64,
-}
-
-/// Makes the next segment, with room for `bytes` behind its checkpoint. The header and the
-/// checkpoint are durable before the file gets its name, and the name before anything else is
-/// written (invariant 3).
-pub(super) async fn begin_segment(
-    shared: &Arc<Shared>,
-    durable: &BTreeMap<GroupId, Marks>,
-    previous: &Previous,
-    bytes: u64,
-) -> io::Result<Active> {
-    let number = previous.number + 1;
-    let seed = format::seed(shared.salt, number);
-    let records = checkpoint(durable);
-    let lay_out = |sequence| batch::lay_out(seed, sequence, previous.synced, &[], &records);
-    let copies = [lay_out(previous.sequence), lay_out(previous.sequence + 1)];
-    let end = copies
-        .iter()
-        .fold(format::RECORDS_AT, |end, copy| end + copy.bytes);
-    let usual = shared.options.segment_bytes;
-    let length = usual.max(format::padded(end.saturating_add(bytes)));
-    if length > u64::from(u32::MAX) {
-        let what = format!("a log segment of {length} bytes would be needed (limit 4 GiB)");
-        return Err(io::Error::other(what));
-    }
-    let (spare, file) = shared.spare.take(&shared.env, &shared.dir, usual).await?;
-    segment::zero(file.as_ref(), usual, length).await?;
-    let header = SegmentHeader {
-        number,
-        salt: shared.salt,
-        bytes: length,
-        first_batch: previous.sequence,
-        previous_end: previous.end,
-    };
-    let mut parts = vec![Bytes::from(header.encode())];
-    copies.into_iter().for_each(|copy| parts.extend(copy.parts));
-    file.write_sync(0, parts).await?;
-    let (disk, path) = (&shared.env.disk, segment::path(&shared.dir, number));
-    disk.rename(&spare, &path).await?;
-    disk.sync_dir(&shared.dir).await?;
-    let segment = Segment {
-        file: file.clone(),
-        bytes: length,
-        live: BTreeMap::new(),
-    };
-    shared.state.lock().segments.insert(number, segment);
-    shared.spare.prepare(&shared.env, &shared.dir, usual);
-    Ok(Active {
-        number,
-        seed,
-        file,
-        bytes: length,
-        end,
-        synced_end: end,
-    })
-}
-
-fn checkpoint(durable: &BTreeMap<GroupId, Marks>) -> Vec<Out> {
-    durable
-        .iter()
-        .map(|(group, marks)| Out {
-            kind: Kind::Checkpoint,
-            group: *group,
-            position: marks.last,
-            payload: marks.encode().into(),
-        })
-        .collect()
 }
 
 /// An upper bound of the bytes of a batch.
