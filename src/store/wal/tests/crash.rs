@@ -220,3 +220,39 @@ fn a_power_cut_while_opening_loses_nothing() {
         }
     });
 }
+
+/// Entries of group 1 are synced; a write for group 2 is cut off, whatever of it remains.
+#[test]
+fn a_torn_last_write_puts_only_its_own_groups_in_doubt_and_says_it_was_not_written() {
+    run(async {
+        let mut doubted = 0;
+        let mut blank = 0;
+        for seed in 0..60 {
+            let disk = SimDisk::new(seed);
+            let (wal, handles) = open(&disk).await;
+            append(&wal, G1, vec![entry(G1, 1, 1)]).await.unwrap();
+            append(&wal, G2, vec![entry(G2, 1, 1)]).await.unwrap();
+            tokio::time::sleep(options().seal_after * 3).await;
+            // The write of the batch, not its sync.
+            disk.crash_at(disk.mutations() + 1);
+            append(&wal, G2, vec![long(G2, 1, 2, 3_000)]).await.unwrap_err();
+            handles.spawn.stop();
+            let (wal, _) = open(&disk.crash()).await;
+            assert_eq!(wal.damaged(), []);
+            assert_eq!(all(&wal, G1).await.unwrap(), [entry(G1, 1, 1)]);
+            let found = all(&wal, G2).await.unwrap();
+            assert_eq!(found[0], entry(G2, 1, 1));
+            let Some(doubt) = wal.state(G2).doubt else {
+                continue;
+            };
+            doubted += 1;
+            blank += u64::from(doubt.unwritten);
+            // Where the directory is whole it says whose write it was.
+            if let Some(lost_to) = doubt.lost_to {
+                assert_eq!(lost_to, LogIndex(2));
+                assert!(!doubt.vote && !wal.state(G1).doubtful_tail);
+            }
+        }
+        assert!(doubted > 4 && blank == doubted, "{doubted} in doubt, {blank} blank");
+    });
+}
