@@ -1,1 +1,34 @@
-//! What a program that uses the cluster calls. (interface; implementation to come)
+//! The client: what the command line and the gateways call. It turns paths and local files into
+//! calls of `proto` over `net`, and hides lost connections, leader changes and lost replies.
+//!
+//! ```text
+//! Client ── changes, reads, list      one call each, retried inside its deadline
+//!        ── put*                      upload/: inline, batches, chunks + manifest, resume
+//!        ── get*, cat                 download/: resolve, chunks in parallel, verified, resume
+//!              │
+//!        routes (which shard), sessions (which lane), link (which node), retry (when again)
+//! ```
+//!
+//! # Exactly once
+//! Each changing request travels under (session, lane, sequence); a lane has one request in
+//! flight. A reply that got lost is asked for again with the same bytes under the same number
+//! and the shard answers what it answered first. If the deadline ends before an answer came,
+//! the error is `unavailable` with `may_have_happened`, and its hint names the operation so that
+//! `dfs op status` can tell later; that lane is never used again.
+//!
+//! # Memory
+//! Bounded by the window of each transfer (`limits::WINDOW_BYTES_DEFAULT`), one listing page and
+//! one manifest page, whatever the size of files and trees.
+//!
+//! The client may use local files directly (`std::fs` on the blocking pool); everything else
+//! goes through `env`.
+
+mod api;
+mod options;
+mod progress;
+mod report;
+
+pub use api::{Client, Pages};
+pub use options::{ConnectOptions, GetOptions, ListOptions, OpIds, Overwrite, PutOptions};
+pub use progress::{NoProgress, Progress};
+pub use report::{Changed, GetReport, Listing, OpState, Page, PutReport, TreeReport};

@@ -1,0 +1,133 @@
+//! What a caller chooses: where to connect, how long to wait, which preconditions.
+
+use crate::limits::{REQUEST_TIMEOUT, WINDOW_BYTES_DEFAULT};
+use crate::net::ClientTls;
+use crate::types::{FileVersion, Name, ReadLevel};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where and as whom to connect.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// `HOST:PORT` of any nodes of the cluster; tried in order, addresses before names.
+    pub endpoints: Vec<String>,
+    /// Who we are and whom we trust, made by `cluster` from the identity file.
+    pub tls: ClientTls,
+    /// How long one request may take with all its retries; for transfers: how long one chunk
+    /// may stand still.
+    pub timeout: Duration,
+    /// Where interrupted uploads remember what they did (`~/.local/state/dfs`); `None`: uploads
+    /// are not resumable.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl ConnectOptions {
+    /// The defaults: 30 s, no resumable uploads.
+    pub fn new(endpoints: Vec<String>, tls: ClientTls) -> Self {
+        ConnectOptions {
+            endpoints,
+            tls,
+            timeout: REQUEST_TIMEOUT,
+            state_dir: None,
+        }
+    }
+}
+
+/// Under which identity a change is sent: its own new one, or one the user gave (`--op-id`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OpIds {
+    /// A new operation, named by the session and lane it happens to get.
+    #[default]
+    Automatic,
+    /// The same text is applied once, whoever sends it again within the sessions' horizon.
+    Given(String),
+}
+
+impl OpIds {
+    /// From the command line: an identity if one was given.
+    pub fn from_flag(given: Option<String>) -> Self {
+        given.map_or(OpIds::Automatic, OpIds::Given)
+    }
+}
+
+/// What a put demands of the name it writes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overwrite {
+    /// The name must be free. The default.
+    #[default]
+    IfAbsent,
+    /// The file must be at this version.
+    IfVersion(FileVersion),
+    /// Whatever version is there when the put begins (or none) must still be there when it
+    /// commits: read once, never again.
+    Current,
+}
+
+/// How files are put.
+#[derive(Clone, Debug)]
+pub struct PutOptions {
+    pub overwrite: Overwrite,
+    /// Permission bits; `None`: those of the local file, or 0644.
+    pub mode: Option<u16>,
+    pub op: OpIds,
+    /// Bytes in flight, at least one chunk.
+    pub window_bytes: u64,
+    /// Files (or batches of small files) at once in `put_tree`.
+    pub jobs: usize,
+    /// Remember progress in the state directory and continue what was interrupted.
+    pub resume: bool,
+}
+
+impl Default for PutOptions {
+    fn default() -> Self {
+        PutOptions {
+            overwrite: Overwrite::IfAbsent,
+            mode: None,
+            op: OpIds::Automatic,
+            window_bytes: WINDOW_BYTES_DEFAULT,
+            jobs: 8,
+            resume: true,
+        }
+    }
+}
+
+/// How files are fetched.
+#[derive(Clone, Debug)]
+pub struct GetOptions {
+    /// `None`: the current one.
+    pub version: Option<FileVersion>,
+    /// Bytes `start..end` only; `end` `None`: to the end of the file.
+    pub range: Option<(u64, Option<u64>)>,
+    /// Replace an existing local file.
+    pub force: bool,
+    pub level: ReadLevel,
+    /// Bytes in flight, at least one chunk.
+    pub window_bytes: u64,
+    /// Files at once in `get_tree`.
+    pub jobs: usize,
+}
+
+impl Default for GetOptions {
+    fn default() -> Self {
+        GetOptions {
+            version: None,
+            range: None,
+            force: false,
+            level: ReadLevel::Linearizable,
+            window_bytes: WINDOW_BYTES_DEFAULT,
+            jobs: 32,
+        }
+    }
+}
+
+/// How a directory is listed.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    /// Begin behind this name.
+    pub after: Option<Name>,
+    /// At most so many entries in all; `None`: all.
+    pub limit: Option<u64>,
+    /// With the attributes of each entry; else only inode and kind.
+    pub attrs: bool,
+    pub level: ReadLevel,
+}
