@@ -23,12 +23,33 @@
 //! The client may use local files directly (`std::fs` on the blocking pool); everything else
 //! goes through `env`.
 
-mod api;
+mod batch;
+mod changes;
+mod core;
+mod download;
+mod endpoints;
+mod link;
+mod list;
+mod local;
+mod manifest;
+mod opid;
 mod options;
 mod progress;
+mod reads;
 mod report;
+mod retry;
+mod routes;
+mod send;
+mod sessions;
+#[cfg(test)]
+mod testing;
+mod tree_hash;
+mod upload;
+mod window;
+mod wire;
 
-pub use api::{Client, Pages};
+pub use self::core::Client;
+pub use list::Pages;
 pub use options::{ConnectOptions, GetOptions, ListOptions, OpIds, Overwrite, PutOptions};
 pub use progress::{NoProgress, Progress};
 pub use report::{Changed, GetReport, Listing, OpState, Page, PutReport, TreeReport};

@@ -1,0 +1,216 @@
+//! The changing verbs: each one operation (or many) and one request.
+
+use super::core::Client;
+use super::options::OpIds;
+use super::report::{Changed, OpState};
+use super::send::Sent;
+use crate::client::core::odd;
+use crate::client::opid::OpId;
+use crate::error::{Error, Result};
+use crate::limits::BATCH_ITEMS_MAX;
+use crate::proto::{Answer, Call};
+use crate::shard::command::{Op, Removal};
+use crate::shard::records::{Outcome, Settings};
+use crate::types::{DfsPath, FileVersion, GroupId, Precondition, Replacement};
+
+impl Client {
+    /// One operation under its own request.
+    pub async fn change(&self, op: Op, ids: &OpIds) -> Result<Changed> {
+        let shard = self.shard_of_op(&op);
+        let path = path_of(&op).cloned();
+        let named = |error: Error| match &path {
+            Some(path) => error.at(path),
+            None => error,
+        };
+        let sent = self.send(shard, vec![op], ids, "").await.map_err(named)?;
+        let op_id = shown_id(ids, &sent);
+        let (_, done) = sent.one().map_err(named)?;
+        Ok(Changed { done, op_id })
+    }
+
+    /// Operations of one shard in order as one request, at most `limits::BATCH_ITEMS_MAX`; one
+    /// outcome each: a refused one does not stop the next. What verbs with many paths use.
+    /// Returns the request's id and the outcomes.
+    ///
+    /// # Errors
+    /// `usage` for too many operations or for paths of several shards.
+    pub async fn change_many(&self, ops: Vec<Op>, ids: &OpIds) -> Result<(String, Vec<Outcome>)> {
+        let Some(first) = ops.first() else {
+            return Err(Error::usage("no operation was given"));
+        };
+        let shard = self.shard_of_op(first);
+        if ops.len() > BATCH_ITEMS_MAX {
+            return Err(Error::usage(format!(
+                "more than {BATCH_ITEMS_MAX} operations in one request"
+            )));
+        }
+        if ops.iter().any(|op| self.shard_of_op(op) != shard) {
+            return Err(Error::usage("the paths belong to different shards")
+                .hint("name them in several commands"));
+        }
+        let paths: Vec<_> = ops.iter().map(|op| path_of(op).cloned()).collect();
+        let sent = self.send(shard, ops, ids, "").await?;
+        let op_id = shown_id(ids, &sent);
+        let outcomes = sent.outcomes.into_iter().zip(paths);
+        let outcomes = outcomes.map(|(outcome, path)| match path {
+            Some(path) => outcome.map_err(|error| error.at(path)),
+            None => outcome,
+        });
+        Ok((op_id, outcomes.collect()))
+    }
+
+    /// Makes a directory; with `parents` also what is missing above, and an existing one is fine.
+    pub async fn mkdir(
+        &self,
+        path: &DfsPath,
+        mode: u16,
+        parents: bool,
+        ids: &OpIds,
+    ) -> Result<Changed> {
+        let path = path.clone();
+        let op = Op::Mkdir {
+            path,
+            mode,
+            parents,
+        };
+        self.change(op, ids).await
+    }
+
+    pub async fn remove(
+        &self,
+        path: &DfsPath,
+        what: Removal,
+        precondition: Precondition,
+        ids: &OpIds,
+    ) -> Result<Changed> {
+        let path = path.clone();
+        let op = Op::Remove {
+            path,
+            what,
+            precondition,
+        };
+        self.change(op, ids).await
+    }
+
+    pub async fn rename(
+        &self,
+        from: &DfsPath,
+        to: &DfsPath,
+        replace: Replacement,
+        ids: &OpIds,
+    ) -> Result<Changed> {
+        let (from, to) = (from.clone(), to.clone());
+        let op = Op::Rename { from, to, replace };
+        self.change(op, ids).await
+    }
+
+    /// A new version of `to` with the content of `from` (or of an old version of it).
+    pub async fn copy(
+        &self,
+        from: &DfsPath,
+        version: Option<FileVersion>,
+        to: &DfsPath,
+        precondition: Precondition,
+        ids: &OpIds,
+    ) -> Result<Changed> {
+        let (from, to) = (from.clone(), to.clone());
+        let op = Op::Copy {
+            from,
+            version,
+            to,
+            precondition,
+        };
+        self.change(op, ids).await
+    }
+
+    /// A new version with an old version's content.
+    pub async fn restore(
+        &self,
+        path: &DfsPath,
+        version: FileVersion,
+        ids: &OpIds,
+    ) -> Result<Changed> {
+        let path = path.clone();
+        self.change(Op::Restore { path, version }, ids).await
+    }
+
+    /// Changes what is `Some`.
+    pub async fn set_attrs(
+        &self,
+        path: &DfsPath,
+        mode: Option<u16>,
+        owner: Option<String>,
+        group: Option<String>,
+        ids: &OpIds,
+    ) -> Result<Changed> {
+        let path = path.clone();
+        let op = Op::SetAttrs {
+            path,
+            mode,
+            owner,
+            group,
+        };
+        self.change(op, ids).await
+    }
+
+    /// Brings back the newest deleted thing of that name.
+    pub async fn undelete(&self, path: &DfsPath, ids: &OpIds) -> Result<Changed> {
+        let path = path.clone();
+        self.change(Op::Undelete { path }, ids).await
+    }
+
+    pub async fn settings(&self, settings: Settings, ids: &OpIds) -> Result<Changed> {
+        self.change(Op::Settings(settings), ids).await
+    }
+
+    /// What became of a request: `SESSION-LANE-SEQ`, or what was given as `--op-id`.
+    pub async fn op_status(&self, id: &str) -> Result<OpState> {
+        self.op_state(OpId::from_user(id)).await
+    }
+
+    pub(crate) async fn op_state(&self, id: OpId) -> Result<OpState> {
+        let call = Call::OpStatus {
+            session: id.session,
+            lane: id.lane.0,
+            seq: id.seq.0,
+        };
+        match self.ask(&call).await? {
+            Answer::OpStatus(None) => Ok(OpState::Unknown),
+            Answer::OpStatus(Some(outcomes)) => {
+                Ok(OpState::Applied(crate::codec::decode(&outcomes)?))
+            }
+            _ => Err(odd("the state of an operation")),
+        }
+    }
+
+    pub(crate) fn shard_of(&self, path: &DfsPath) -> GroupId {
+        self.core.link.routes(|routes| routes.shard_of(path))
+    }
+
+    fn shard_of_op(&self, op: &Op) -> GroupId {
+        path_of(op).map_or(GroupId::FIRST, |path| self.shard_of(path))
+    }
+}
+
+/// The identity to show: what the user gave, or where the request travelled.
+pub(crate) fn shown_id(ids: &OpIds, sent: &Sent) -> String {
+    match ids {
+        OpIds::Given(id) => id.clone(),
+        OpIds::Automatic => sent.id.to_string(),
+    }
+}
+
+/// The path an operation is about, which names it in errors and finds its shard.
+fn path_of(op: &Op) -> Option<&DfsPath> {
+    match op {
+        Op::Mkdir { path, .. }
+        | Op::Put { path, .. }
+        | Op::Reserve { path, .. }
+        | Op::Remove { path, .. }
+        | Op::Restore { path, .. }
+        | Op::SetAttrs { path, .. }
+        | Op::Undelete { path } => Some(path),
+        Op::Rename { from, .. } | Op::Copy { from, .. } => Some(from),
+        Op::Stage { .. } | Op::Commit { .. } | Op::Abort { .. } | Op::Settings(_) => None,
+    }
+}

@@ -1,0 +1,75 @@
+//! A file in order to a writer, with chunks ahead of it fetched within the window.
+
+use super::content::Content;
+use super::fetch::Sink;
+use super::get::report_of;
+use crate::client::core::Client;
+use crate::client::manifest::Want;
+use crate::client::options::GetOptions;
+use crate::client::progress::Progress;
+use crate::client::report::GetReport;
+use crate::client::window::Window;
+use crate::error::{Error, Result};
+use crate::proto::Ticket;
+use crate::types::DfsPath;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use std::sync::Arc;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+impl Client {
+    /// A remote file (or a range of it) in order to a writer. A chunk is written only after it
+    /// was verified; memory is bounded by the window.
+    pub async fn cat(
+        &self,
+        path: &DfsPath,
+        to: &mut (dyn AsyncWrite + Send + Unpin),
+        options: &GetOptions,
+        progress: &dyn Progress,
+    ) -> Result<GetReport> {
+        let content = Content::open(self, path, options).await?;
+        let range = content.range(options.range)?;
+        let bytes = range.end - range.start;
+        progress.expect(1, bytes);
+        let report = report_of(&content, None, bytes);
+        if let Some(inline) = content.inline() {
+            // An inline content fits memory, so its offsets fit `usize`.
+            let part = inline.slice(range.start as usize..range.end as usize);
+            to.write_all(&part).await.map_err(|e| output(&e))?;
+            progress.advance(bytes);
+        } else {
+            let chunk_bytes = content.shape.map_or(1, |shape| shape.chunk_bytes);
+            let mut chunks = content
+                .wants(range)
+                .map(|want| self.chunk_in_memory(want, progress))
+                .buffered(Window::new(options.window_bytes).pieces(chunk_bytes))
+                .boxed();
+            while let Some(chunk) = chunks.try_next().await.map_err(|e| e.at(path))? {
+                to.write_all(&chunk).await.map_err(|e| output(&e))?;
+            }
+        }
+        to.flush().await.map_err(|e| output(&e))?;
+        progress.got(&report);
+        Ok(report)
+    }
+
+    fn chunk_in_memory<'a>(
+        &'a self,
+        want: Result<(Want, Arc<Ticket>)>,
+        progress: &'a dyn Progress,
+    ) -> BoxFuture<'a, Result<Bytes>> {
+        async move {
+            let (want, ticket) = want?;
+            let mut sink = Sink::memory();
+            let moved = |bytes| progress.advance(bytes);
+            self.fetch(&ticket, &want, &mut sink, &moved).await?;
+            Ok(sink.into_bytes())
+        }
+        .boxed()
+    }
+}
+
+fn output(source: &std::io::Error) -> Error {
+    Error::failed(format!("cannot write the output ({source})"))
+}

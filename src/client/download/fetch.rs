@@ -1,0 +1,273 @@
+//! One chunk, or a part of one, from a node: verified before it counts, tried again elsewhere.
+
+use crate::client::core::{Client, is_passing, odd, shown};
+use crate::client::link::Live;
+use crate::client::manifest::Want;
+use crate::client::retry::Retry;
+use crate::client::upload::within;
+use crate::codec;
+use crate::env::Env;
+use crate::error::{Code, Error, Result};
+use crate::limits::MIB;
+use crate::proto::{Answer, Call, Ticket};
+use crate::types::ChunkHash;
+use bytes::{Bytes, BytesMut};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes taken from the stream at once.
+const RECV_BYTES: usize = 256 << 10;
+/// Bytes gathered before they are hashed and written on the blocking pool.
+const FLUSH_BYTES: usize = 2 * MIB as usize;
+/// Attempts at one chunk that each got somewhere.
+const ATTEMPTS_MAX: u32 = 32;
+/// Nodes asked for a chunk whose bytes did not match.
+const CORRUPT_MAX: u32 = 3;
+
+/// Where a chunk's bytes go. What was taken is worth nothing until `end` said so.
+pub(super) enum Sink {
+    Memory(BytesMut),
+    File {
+        file: Arc<File>,
+        /// Where the wanted bytes begin in the file.
+        offset: u64,
+        written: u64,
+        hasher: Box<blake3::Hasher>,
+        pending: Vec<Bytes>,
+        pending_bytes: usize,
+    },
+}
+
+impl Sink {
+    pub(super) fn memory() -> Sink {
+        Sink::Memory(BytesMut::new())
+    }
+
+    pub(super) fn file(file: Arc<File>, offset: u64) -> Sink {
+        Sink::File {
+            file,
+            offset,
+            written: 0,
+            hasher: Box::default(),
+            pending: Vec::new(),
+            pending_bytes: 0,
+        }
+    }
+
+    /// Forgets an attempt that failed.
+    fn restart(&mut self) {
+        match self {
+            Sink::Memory(bytes) => bytes.clear(),
+            Sink::File {
+                written,
+                hasher,
+                pending,
+                pending_bytes,
+                ..
+            } => {
+                *written = 0;
+                hasher.reset();
+                pending.clear();
+                *pending_bytes = 0;
+            }
+        }
+    }
+
+    async fn take(&mut self, env: &Env, bytes: Bytes) -> Result<()> {
+        match self {
+            Sink::Memory(all) => {
+                all.extend_from_slice(&bytes);
+                Ok(())
+            }
+            Sink::File {
+                pending,
+                pending_bytes,
+                ..
+            } => {
+                *pending_bytes += bytes.len();
+                pending.push(bytes);
+                match *pending_bytes >= FLUSH_BYTES {
+                    true => self.flush(env).await,
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn flush(&mut self, env: &Env) -> Result<()> {
+        let Sink::File {
+            file,
+            offset,
+            written,
+            hasher,
+            pending,
+            pending_bytes,
+        } = self
+        else {
+            return Ok(());
+        };
+        let parts = std::mem::take(pending);
+        let bytes = std::mem::take(pending_bytes) as u64;
+        let (at, file) = (*offset + *written, Arc::clone(file));
+        let mut hash = std::mem::take(hasher);
+        let flushed = env.run_blocking(move || {
+            let mut at = at;
+            for part in parts {
+                hash.update(&part);
+                file.write_all_at(&part, at)?;
+                at += part.len() as u64;
+            }
+            Ok::<_, std::io::Error>(hash)
+        });
+        *hasher = flushed.await.map_err(|e| local_failure(&e))?;
+        *written += bytes;
+        Ok(())
+    }
+
+    /// The hash of everything taken.
+    async fn end(&mut self, env: &Env) -> Result<ChunkHash> {
+        self.flush(env).await?;
+        match self {
+            Sink::Memory(bytes) => {
+                let whole = std::mem::take(bytes).freeze();
+                let shared = whole.clone();
+                let hash = env.run_blocking(move || ChunkHash::of(&shared)).await;
+                // Nobody else holds it any more, so that this copies nothing.
+                *bytes = whole.into();
+                Ok(hash)
+            }
+            Sink::File { hasher, .. } => Ok(ChunkHash(*hasher.finalize().as_bytes())),
+        }
+    }
+
+    /// The bytes of a memory sink.
+    pub(super) fn into_bytes(self) -> Bytes {
+        match self {
+            Sink::Memory(bytes) => bytes.freeze(),
+            Sink::File { .. } => Bytes::new(),
+        }
+    }
+}
+
+fn local_failure(source: &std::io::Error) -> Error {
+    let code = match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::NoSpace,
+        _ => Code::Failed,
+    };
+    Error::new(code, format!("cannot write the local file ({source})"))
+}
+
+impl Client {
+    /// Fetches what is wanted into `sink`; tells `moved` how many more bytes came.
+    ///
+    /// # Errors
+    /// `corrupt` when no node gave bytes that match the hash.
+    pub(super) async fn fetch(
+        &self,
+        ticket: &Ticket,
+        want: &Want,
+        sink: &mut Sink,
+        moved: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        let frame = codec::encode(&Call::GetChunk {
+            ticket: ticket.clone(),
+            hash: want.location.hash,
+            mac: want.location.mac,
+            offset: want.from,
+            len: want.len,
+        });
+        let timeout = self.core.timeout;
+        let mut retry = Retry::within(timeout);
+        let (mut reported, mut corrupt) = (0, 0);
+        loop {
+            let mut got = 0;
+            let attempt = match self.core.link.live(retry.attempt(Duration::MAX)).await {
+                Ok(live) => {
+                    sink.restart();
+                    let mut tell = |now: u64| {
+                        got = now;
+                        if now > reported {
+                            moved(now - reported);
+                            reported = now;
+                        }
+                    };
+                    let attempt = self.fetch_once(&live, &frame, want, sink, &mut tell).await;
+                    if let Err(error) = &attempt {
+                        self.after_fetch(&live, error).await;
+                    }
+                    attempt
+                }
+                Err(error) => Err(error),
+            };
+            let cause = match attempt {
+                Ok(()) => return Ok(()),
+                Err(error) if is_passing(&error) => error,
+                Err(error) if error.code == Code::Corrupt && corrupt < CORRUPT_MAX => {
+                    corrupt += 1;
+                    error
+                }
+                Err(error) => return Err(error),
+            };
+            if retry.failures >= ATTEMPTS_MAX {
+                return Err(shown(cause));
+            }
+            if got > 0 {
+                retry.progressed(timeout);
+            }
+            let ended = retry.pause(&*self.core.env.rng, cause).await;
+            ended.map_err(shown)?;
+        }
+    }
+
+    async fn after_fetch(&self, live: &Arc<Live>, error: &Error) {
+        match error.code {
+            Code::Corrupt => self.core.link.elsewhere(live),
+            _ => self.after_chunk(live, error).await,
+        }
+    }
+
+    async fn fetch_once(
+        &self,
+        live: &Live,
+        frame: &[u8],
+        want: &Want,
+        sink: &mut Sink,
+        tell: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<()> {
+        let timeout = self.core.timeout;
+        let mut stream = within(timeout, live.wire.open()).await?;
+        within(timeout, stream.send_frame(frame)).await?;
+        stream.finish()?;
+        let reply = within(timeout, stream.recv_frame()).await?;
+        let reply = reply.ok_or_else(|| Error::unavailable("the node closed the stream"))?;
+        match codec::decode(&reply)? {
+            Answer::Chunk { len } if len == want.len => {}
+            Answer::Failed(error) => return Err(error),
+            _ => return Err(odd("a chunk")),
+        }
+        let wanted = u64::from(want.len);
+        let mut got = 0;
+        while got < wanted {
+            let most = usize::try_from(wanted - got).unwrap_or(RECV_BYTES);
+            let bytes = within(timeout, stream.recv_bytes(most.min(RECV_BYTES))).await?;
+            let bytes = bytes.ok_or_else(|| Error::unavailable("the node cut the chunk short"))?;
+            got += bytes.len() as u64;
+            if got > wanted {
+                return Err(odd("so many bytes"));
+            }
+            sink.take(&self.core.env, bytes).await?;
+            tell(got);
+        }
+        let hash = sink.end(&self.core.env).await?;
+        if want.is_whole() && hash != want.location.hash {
+            return Err(Error::corrupt(format!(
+                "chunk {} came with other bytes from {}",
+                want.location.hash, live.address
+            ))
+            .hint("run `dfs fsck` on the file"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! Getting one file into a local one.
+
+use super::content::Content;
+use super::fetch::Sink;
+use super::part::{Identity, PartFile, check_target, write_small};
+use crate::client::core::Client;
+use crate::client::manifest::Want;
+use crate::client::options::GetOptions;
+use crate::client::progress::Progress;
+use crate::client::report::GetReport;
+use crate::client::window::Window;
+use crate::error::{Error, Result};
+use crate::proto::Ticket;
+use crate::types::DfsPath;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One file on its way to its place.
+struct Fetch<'a> {
+    content: &'a Content<'a>,
+    range: Range<u64>,
+    part: Arc<PartFile>,
+    window: &'a Window,
+    progress: &'a dyn Progress,
+    kept_bytes: AtomicU64,
+}
+
+impl Client {
+    /// A remote file (or a range of it) as the local file `local`: beside it first, renamed when
+    /// whole. A fetch of a whole file that was interrupted is continued.
+    ///
+    /// # Errors
+    /// `exists` when `local` exists and `force` is not given; `usage` naming the size for a range
+    /// beyond the end.
+    pub async fn get_file(
+        &self,
+        path: &DfsPath,
+        local: &Path,
+        options: &GetOptions,
+        progress: &dyn Progress,
+    ) -> Result<GetReport> {
+        let window = Window::new(options.window_bytes);
+        let report = self.get_within(path, local, options, &window, progress, true);
+        let report = report.await?;
+        progress.got(&report);
+        Ok(report)
+    }
+
+    pub(super) async fn get_within(
+        &self,
+        path: &DfsPath,
+        local: &Path,
+        options: &GetOptions,
+        window: &Window,
+        progress: &dyn Progress,
+        announce: bool,
+    ) -> Result<GetReport> {
+        let env = &self.core.env;
+        let (target, force) = (local.to_owned(), options.force);
+        env.run_blocking(move || check_target(&target, force))
+            .await?;
+        let content = Content::open(self, path, options).await?;
+        let range = content.range(options.range)?;
+        let bytes = range.end - range.start;
+        if announce {
+            progress.expect(1, bytes);
+        }
+        let mut report = report_of(&content, Some(local), bytes);
+        let mode = content.file.attrs.mode;
+        if let Some(inline) = content.inline() {
+            // An inline content fits memory, so its offsets fit `usize`.
+            let part = inline.slice(range.start as usize..range.end as usize);
+            let target = local.to_owned();
+            env.run_blocking(move || write_small(&target, &part, mode, force))
+                .await?;
+            progress.advance(bytes);
+            return Ok(report);
+        }
+        let fetch = Fetch {
+            part: self.open_part(&content, local, options, bytes).await?,
+            content: &content,
+            range,
+            window,
+            progress,
+            kept_bytes: AtomicU64::new(0),
+        };
+        report.kept_bytes = fetch.run().await.map_err(|e| e.at(path))?;
+        report.fetched_bytes = bytes - report.kept_bytes;
+        let part = Arc::try_unwrap(fetch.part);
+        let part =
+            part.map_err(|_| Error::failed("a write to the local file is still under way"))?;
+        env.run_blocking(move || part.finish(mode, force)).await?;
+        Ok(report)
+    }
+
+    async fn open_part(
+        &self,
+        content: &Content<'_>,
+        local: &Path,
+        options: &GetOptions,
+        bytes: u64,
+    ) -> Result<Arc<PartFile>> {
+        let chunk_bytes = content.shape.map_or(0, |shape| shape.chunk_bytes);
+        let resumable = options.range.is_none() && content.size() > chunk_bytes;
+        let identity = resumable.then(|| Identity {
+            cluster: self.who_am_i().cluster,
+            path: content.path.clone(),
+            inode: content.file.inode,
+            version: content.file.attrs.version,
+            size: content.size(),
+            hash: content.file.attrs.hash,
+            chunk_bytes,
+        });
+        let target = local.to_owned();
+        let opened = self
+            .core
+            .env
+            .run_blocking(move || PartFile::open(&target, bytes, identity.as_ref()));
+        Ok(Arc::new(opened.await?))
+    }
+}
+
+impl Fetch<'_> {
+    /// Fetches everything; the bytes that were there already.
+    async fn run(&self) -> Result<u64> {
+        let chunk_bytes = self.content.shape.map_or(1, |shape| shape.chunk_bytes);
+        let mut wants = self
+            .content
+            .wants(self.range.clone())
+            .map(|want| self.one(want))
+            .buffer_unordered(self.window.pieces(chunk_bytes))
+            .boxed();
+        while wants.try_next().await?.is_some() {}
+        drop(wants);
+        Ok(self.kept_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Boxed: the compiler cannot see through the stream otherwise that it may move between
+    /// threads.
+    fn one(&self, want: Result<(Want, Arc<Ticket>)>) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let (want, ticket) = want?;
+            self.fetch_one(want, &ticket).await
+        }
+        .boxed()
+    }
+
+    async fn fetch_one(&self, want: Want, ticket: &Ticket) -> Result<()> {
+        let len = u64::from(want.len);
+        let _permit = self.window.take(len).await;
+        let client = self.content.client;
+        let env = &client.core.env;
+        let at = want.offset - self.range.start;
+        if want.is_whole() {
+            let part = Arc::clone(&self.part);
+            let held =
+                env.run_blocking(move || part.holds(want.index, at, want.len, &want.location.hash));
+            if held.await {
+                self.kept_bytes.fetch_add(len, Ordering::Relaxed);
+                self.progress.advance(len);
+                return Ok(());
+            }
+        }
+        let mut sink = Sink::file(Arc::clone(&self.part.file), at);
+        let moved = |bytes| self.progress.advance(bytes);
+        client.fetch(ticket, &want, &mut sink, &moved).await?;
+        let part = Arc::clone(&self.part);
+        env.run_blocking(move || part.mark(want.index)).await
+    }
+}
+
+pub(super) fn report_of(content: &Content<'_>, local: Option<&Path>, bytes: u64) -> GetReport {
+    let attrs = &content.file.attrs;
+    GetReport {
+        path: content.path.clone(),
+        local: local.map(Path::to_owned),
+        version: attrs.version,
+        size: bytes,
+        hash: attrs.hash,
+        chunks: content
+            .shape
+            .map_or(0, |shape| shape.size.div_ceil(shape.chunk_bytes)),
+        fetched_bytes: bytes,
+        kept_bytes: 0,
+    }
+}

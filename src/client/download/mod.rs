@@ -1,0 +1,21 @@
+//! Getting: resolve a file version, fetch its chunks in parallel, verify, put in place.
+//!
+//! ```text
+//! get_file ── content.rs: what to fetch ── fetch.rs: one chunk ── part.rs: .NAME.dfs-part
+//! cat      ──        〃                 ──      〃             ── in order to a writer
+//! get_tree ── tree.rs: listing page by page, files side by side
+//! ```
+//! # What is verified
+//! A chunk fetched whole counts only if its BLAKE3 is the one in the manifest; so does inline
+//! content. Of a range that does not cover a chunk wholly, the node has verified the chunk before
+//! it sent the part, and TLS brought it here; the client cannot check more.
+//!
+//! # What is durable
+//! A fetched file is renamed into its place when whole; it is not synced, as with `cp`.
+
+mod cat;
+mod content;
+mod fetch;
+mod get;
+mod part;
+mod tree;

@@ -1,0 +1,344 @@
+//! The local side of a fetch: `.NAME.dfs-part` beside the target, and with several chunks
+//! `.NAME.dfs-part.state`, which says what of it is there.
+//!
+//! ```text
+//! state: length of the header u32 le, header (`codec` bytes) up to 8192; then one byte a chunk,
+//!        1: written
+//! ```
+//! Nothing is synced and nothing is believed: a chunk said to be there is hashed again.
+//! Blocking.
+
+use crate::codec;
+use crate::error::{Code, Error, Result};
+use crate::types::{ChunkHash, ClusterId, DfsPath, FileVersion, Inode};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const HEADER_BYTES: u64 = 8_192;
+/// File systems take names of this many bytes.
+const NAME_BYTES: usize = 255;
+const PART: &[u8] = b".dfs-part";
+const STATE: &[u8] = b".state";
+
+/// Which content a part file holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    pub(super) cluster: ClusterId,
+    pub(super) path: DfsPath,
+    pub(super) inode: Inode,
+    pub(super) version: FileVersion,
+    pub(super) size: u64,
+    pub(super) hash: ChunkHash,
+    pub(super) chunk_bytes: u64,
+}
+
+/// A local file being written.
+pub(super) struct PartFile {
+    pub(super) file: Arc<File>,
+    target: PathBuf,
+    part: PathBuf,
+    state: Option<(File, PathBuf)>,
+    finished: bool,
+}
+
+impl PartFile {
+    /// Opens the part file of `target` with `size` bytes; with an identity it is (or becomes)
+    /// one that can be continued.
+    ///
+    /// # Errors
+    /// `conflict` when another process is at it.
+    pub(super) fn open(target: &Path, size: u64, resumable: Option<&Identity>) -> Result<Self> {
+        let (part, state) = names(target)?;
+        let io = |verb: &'static str| {
+            let part = part.clone();
+            move |e: std::io::Error| Error::io(verb, part, &e)
+        };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.mode(0o600).open(&part);
+        let file = file.map_err(io("make the file"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(
+                    Error::new(Code::Conflict, "another get is writing this file")
+                        .at(target.display())
+                        .hint("wait until it has ended"),
+                );
+            }
+            Err(std::fs::TryLockError::Error(e)) => return Err(io("lock the file")(e)),
+        }
+        let state = match resumable {
+            None => {
+                // A state left here by another version must not speak for this part.
+                let _ = std::fs::remove_file(&state);
+                None
+            }
+            Some(_) => {
+                let file = options.open(&state);
+                Some((
+                    file.map_err(|e| Error::io("make the file", &state, &e))?,
+                    state,
+                ))
+            }
+        };
+        let part = PartFile {
+            file: Arc::new(file),
+            target: target.to_owned(),
+            part: part.clone(),
+            state,
+            finished: false,
+        };
+        let continues = resumable.is_some() && part.identity().as_ref() == resumable;
+        let begun = match (continues, resumable) {
+            (true, _) => part.file.set_len(size),
+            (false, None) => part.file.set_len(0).and_then(|()| part.file.set_len(size)),
+            (false, Some(identity)) => {
+                let cleared = part.file.set_len(0).and_then(|()| part.file.set_len(size));
+                cleared.and_then(|()| part.begin(identity))
+            }
+        };
+        begun.map_err(io("prepare the file"))?;
+        Ok(part)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        let (state, _) = self.state.as_ref()?;
+        let mut len = [0; 4];
+        state.read_exact_at(&mut len, 0).ok()?;
+        let len = u64::from(u32::from_le_bytes(len));
+        if len == 0 || len > HEADER_BYTES - 4 {
+            return None;
+        }
+        let mut bytes = vec![0; usize::try_from(len).ok()?];
+        state.read_exact_at(&mut bytes, 4).ok()?;
+        codec::decode(&bytes).ok()
+    }
+
+    fn begin(&self, identity: &Identity) -> std::io::Result<()> {
+        let Some((state, _)) = &self.state else {
+            return Ok(());
+        };
+        let bytes = codec::encode(identity);
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        if u64::from(len) > HEADER_BYTES - 4 {
+            return Err(std::io::Error::other("the state is too large"));
+        }
+        state.set_len(0)?;
+        state.write_all_at(&bytes, 4)?;
+        state.write_all_at(&len.to_le_bytes(), 0)
+    }
+
+    /// This chunk is written and was verified.
+    pub(super) fn mark(&self, index: u64) -> Result<()> {
+        let (Some((state, path)), Some(at)) = (&self.state, HEADER_BYTES.checked_add(index)) else {
+            return Ok(());
+        };
+        let written = state.write_all_at(&[1], at);
+        written.map_err(|e| Error::io("write", path, &e))
+    }
+
+    /// True if these bytes are there from an earlier run: they are read and hashed.
+    pub(super) fn holds(&self, index: u64, offset: u64, len: u32, hash: &ChunkHash) -> bool {
+        let (Some((state, _)), Some(at)) = (&self.state, HEADER_BYTES.checked_add(index)) else {
+            return false;
+        };
+        let mut mark = [0];
+        if state.read_exact_at(&mut mark, at).is_err() || mark != [1] {
+            return false;
+        }
+        let Ok(len) = usize::try_from(len) else {
+            return false;
+        };
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, offset).is_ok() && ChunkHash::of(&bytes) == *hash
+    }
+
+    /// Puts the whole file in its place.
+    ///
+    /// # Errors
+    /// `exists` when the target came to be meanwhile and `force` is not given.
+    pub(super) fn finish(mut self, mode: u16, force: bool) -> Result<()> {
+        let permissions = Permissions::from_mode(u32::from(mode & 0o777));
+        let set = self.file.set_permissions(permissions);
+        set.map_err(|e| Error::io("set the permissions", &self.part, &e))?;
+        let placed = match force {
+            true => std::fs::rename(&self.part, &self.target),
+            false => rename_to_free_name(&self.part, &self.target),
+        };
+        match placed {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(exists(&self.target));
+            }
+            Err(e) => return Err(Error::io("rename to it", &self.target, &e)),
+        }
+        self.finished = true;
+        if let Some((_, path)) = &self.state {
+            // Without its part the state says nothing; the next get of that name replaces it.
+            let _ = std::fs::remove_file(path);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PartFile {
+    /// What cannot be continued is not left lying about.
+    fn drop(&mut self) {
+        if !self.finished && self.state.is_none() {
+            let _ = std::fs::remove_file(&self.part);
+        }
+    }
+}
+
+/// Writes a small file in one go.
+pub(super) fn write_small(target: &Path, bytes: &[u8], mode: u16, force: bool) -> Result<()> {
+    let part = PartFile::open(target, 0, None)?;
+    let written = part.file.write_all_at(bytes, 0);
+    written.map_err(|e| Error::io("write", target, &e))?;
+    part.finish(mode, force)
+}
+
+/// # Errors
+/// `exists` if something is there and `force` is not given; `usage` if it is a directory.
+pub(super) fn check_target(target: &Path, force: bool) -> Result<()> {
+    match std::fs::symlink_metadata(target) {
+        Ok(meta) if meta.is_dir() => Err(Error::usage("is a local directory").at(target.display())),
+        Ok(_) if !force => Err(exists(target)),
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io("look at it", target, &e)),
+    }
+}
+
+fn exists(target: &Path) -> Error {
+    Error::new(Code::Exists, "the local file exists")
+        .at(target.display())
+        .hint("use -f to replace it")
+}
+
+/// rename(2) that replaces nothing.
+fn rename_to_free_name(from: &Path, to: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            // The file system cannot: a link fails on an existing name just as well.
+            std::fs::hard_link(from, to)?;
+            std::fs::remove_file(from)
+        }
+        done => Ok(done?),
+    }
+}
+
+/// The part file and its state file of a target.
+fn names(target: &Path) -> Result<(PathBuf, PathBuf)> {
+    let name = target
+        .file_name()
+        .ok_or_else(|| Error::usage("not the name of a file").at(target.display()))?;
+    let part = part_name(name.as_bytes());
+    let state = [&part[..], STATE].concat();
+    let place = |name: Vec<u8>| target.with_file_name(std::ffi::OsString::from_vec(name));
+    Ok((place(part), place(state)))
+}
+
+/// `.NAME.dfs-part`; a name too long for that is cut and told apart by its hash.
+fn part_name(name: &[u8]) -> Vec<u8> {
+    let room = NAME_BYTES - 1 - PART.len() - STATE.len();
+    if name.len() <= room {
+        return [b".", name, PART].concat();
+    }
+    let hash = ChunkHash::of(name).to_string();
+    let hash = &hash.as_bytes()[..16];
+    // Cut between characters where it is text, so that the name stays readable.
+    let mut end = room - hash.len();
+    while end > 0 && (name[end] & 0xc0) == 0x80 {
+        end -= 1;
+    }
+    [b".", &name[..end], hash, PART].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(version: u64) -> Identity {
+        Identity {
+            cluster: ClusterId([1; 16]),
+            path: DfsPath::parse("/a").unwrap(),
+            inode: Inode(5),
+            version: FileVersion(version),
+            size: 30,
+            hash: ChunkHash([3; 32]),
+            chunk_bytes: 10,
+        }
+    }
+
+    #[test]
+    fn long_names_are_cut_and_stay_apart() {
+        assert_eq!(part_name(b"x"), b".x.dfs-part");
+        let (a, b) = ("ä".repeat(127), format!("{}b", "ä".repeat(127)));
+        for name in [&a, &b] {
+            let part = part_name(name.as_bytes());
+            assert!(part.len() + STATE.len() <= NAME_BYTES);
+            assert!(String::from_utf8(part).is_ok());
+        }
+        assert_ne!(part_name(a.as_bytes()), part_name(b.as_bytes()));
+    }
+
+    #[test]
+    fn continues_only_the_same_content_and_only_true_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("f");
+        let part = PartFile::open(&target, 30, Some(&identity(1))).unwrap();
+        part.file.write_all_at(b"0123456789", 10).unwrap();
+        part.mark(1).unwrap();
+        part.mark(2).unwrap();
+        drop(part);
+
+        let hash = ChunkHash::of(b"0123456789");
+        let part = PartFile::open(&target, 30, Some(&identity(1))).unwrap();
+        assert!(part.holds(1, 10, 10, &hash));
+        assert!(!part.holds(2, 20, 10, &hash), "marked but not these bytes");
+        assert!(!part.holds(0, 0, 10, &hash), "not marked");
+        drop(part);
+
+        let part = PartFile::open(&target, 30, Some(&identity(2))).unwrap();
+        assert!(!part.holds(1, 10, 10, &hash), "another version");
+        part.finish(0o640, false).unwrap();
+        let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        let meta = std::fs::metadata(&target).unwrap();
+        assert_eq!((meta.len(), meta.permissions().mode() & 0o777), (30, 0o640));
+    }
+
+    #[test]
+    fn two_at_once_do_not_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("f");
+        let first = PartFile::open(&target, 30, None).unwrap();
+        let second = PartFile::open(&target, 30, None);
+        assert_eq!(second.err().unwrap().code, Code::Conflict);
+        drop(first);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_existing_file_is_replaced_by_force_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("f");
+        write_small(&target, b"one", 0o644, false).unwrap();
+        assert_eq!(check_target(&target, false).unwrap_err().code, Code::Exists);
+        let error = write_small(&target, b"two", 0o644, false).unwrap_err();
+        assert_eq!(error.code, Code::Exists);
+        assert_eq!(std::fs::read(&target).unwrap(), b"one");
+        write_small(&target, b"two", 0o644, true).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        let error = check_target(dir.path(), true).unwrap_err();
+        assert_eq!(error.code, Code::Usage);
+    }
+}

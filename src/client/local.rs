@@ -1,0 +1,188 @@
+//! Local files as transfers read them: opened once, read by place, noticed when they change.
+//! Blocking; called from the blocking pool.
+
+use crate::error::{Code, Error, Result};
+use crate::types::ChunkHash;
+use bytes::Bytes;
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// What tells one state of a local file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    pub(crate) size: u64,
+    /// Seconds and nanoseconds.
+    pub(crate) modified: (i64, i64),
+    /// Device and inode.
+    pub(crate) identity: (u64, u64),
+}
+
+impl Fingerprint {
+    pub(crate) fn of(meta: &Metadata) -> Self {
+        Fingerprint {
+            size: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            identity: (meta.dev(), meta.ino()),
+        }
+    }
+
+    /// A name for this state of this file in a state directory, together with what it becomes.
+    pub(crate) fn key(&self, local: &Path, remote: &[&str]) -> ChunkHash {
+        use std::os::unix::ffi::OsStrExt;
+        let mut hasher = blake3::Hasher::new();
+        let texts = remote.iter().map(|text| text.as_bytes());
+        for part in texts.chain([local.as_os_str().as_bytes()]) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        let (seconds, nanos) = self.modified;
+        for number in [self.size, self.identity.0, self.identity.1] {
+            hasher.update(&number.to_le_bytes());
+        }
+        for number in [seconds, nanos] {
+            hasher.update(&number.to_le_bytes());
+        }
+        ChunkHash(*hasher.finalize().as_bytes())
+    }
+}
+
+/// An open regular file.
+#[derive(Debug)]
+pub(crate) struct LocalFile {
+    pub(crate) path: PathBuf,
+    pub(crate) print: Fingerprint,
+    /// Permission bits.
+    pub(crate) mode: u16,
+    file: File,
+}
+
+/// What stands at a local path.
+pub(crate) enum Opened {
+    Regular(LocalFile),
+    /// A pipe or device: can only be read in order.
+    Stream(File),
+}
+
+impl LocalFile {
+    /// # Errors
+    /// `usage` for a directory; not found, denied as the system says.
+    pub(crate) fn open(path: &Path) -> Result<Opened> {
+        let file = File::open(path).map_err(|e| Error::io("open it", path, &e))?;
+        let meta = file
+            .metadata()
+            .map_err(|e| Error::io("look at it", path, &e))?;
+        if meta.is_dir() {
+            return Err(Error::usage("is a local directory")
+                .at(path.display())
+                .hint("use -r to put a whole tree"));
+        }
+        if !meta.is_file() {
+            return Ok(Opened::Stream(file));
+        }
+        Ok(Opened::Regular(LocalFile {
+            path: path.to_owned(),
+            print: Fingerprint::of(&meta),
+            mode: permission_bits(&meta),
+            file,
+        }))
+    }
+
+    /// Reads exactly `len` bytes at `offset`.
+    ///
+    /// # Errors
+    /// `conflict` when the file became shorter.
+    pub(crate) fn read_exact_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let mut bytes = vec![0; len];
+        match self.file.read_exact_at(&mut bytes, offset) {
+            Ok(()) => Ok(bytes.into()),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(changed(&self.path)),
+            Err(e) => Err(Error::io("read it", &self.path, &e)),
+        }
+    }
+
+    /// The whole content of a small file: as many bytes as it had when it was opened.
+    pub(crate) fn read_whole(&self) -> Result<Bytes> {
+        let len = usize::try_from(self.print.size).map_err(|_| changed(&self.path))?;
+        let bytes = self.read_exact_at(0, len)?;
+        self.check_unchanged()?;
+        Ok(bytes)
+    }
+
+    /// # Errors
+    /// `conflict` when the name stands for another file now, or this one was written to.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        let now = std::fs::metadata(&self.path);
+        match now {
+            Ok(meta) if Fingerprint::of(&meta) == self.print => Ok(()),
+            _ => Err(changed(&self.path)),
+        }
+    }
+}
+
+pub(crate) fn permission_bits(meta: &Metadata) -> u16 {
+    u16::try_from(meta.mode() & 0o7777).expect("twelve bits fit sixteen")
+}
+
+fn changed(path: &Path) -> Error {
+    Error::new(Code::Conflict, "the local file changed while it was read")
+        .at(path.display())
+        .hint("nothing was stored; put it again when nobody writes to it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path) -> LocalFile {
+        match LocalFile::open(path).unwrap() {
+            Opened::Regular(file) => file,
+            Opened::Stream(_) => panic!("regular"),
+        }
+    }
+
+    #[test]
+    fn a_file_that_grows_shrinks_or_is_replaced_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"0123456789").unwrap();
+        let file = open(&path);
+        assert_eq!(file.read_whole().unwrap(), "0123456789");
+
+        std::fs::write(&path, b"01234").unwrap();
+        assert_eq!(file.read_exact_at(0, 10).unwrap_err().code, Code::Conflict);
+        assert_eq!(file.check_unchanged().unwrap_err().code, Code::Conflict);
+
+        let file = open(&path);
+        std::fs::write(dir.path().join("g"), b"01234").unwrap();
+        std::fs::rename(dir.path().join("g"), &path).unwrap();
+        assert_eq!(file.check_unchanged().unwrap_err().code, Code::Conflict);
+    }
+
+    #[test]
+    fn directories_and_missing_files_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = LocalFile::open(dir.path()).err().unwrap();
+        assert_eq!(error.code, Code::Usage);
+        let error = LocalFile::open(&dir.path().join("none")).err().unwrap();
+        assert_eq!(error.code, Code::NotFound);
+        assert!(error.path.unwrap().ends_with("none"));
+    }
+
+    #[test]
+    fn keys_differ_by_file_state_and_target() {
+        let print = Fingerprint {
+            size: 1,
+            modified: (2, 3),
+            identity: (4, 5),
+        };
+        let newer = Fingerprint {
+            modified: (2, 4),
+            ..print
+        };
+        let path = Path::new("/x");
+        assert_eq!(print.key(path, &["a", "b"]), print.key(path, &["a", "b"]));
+        assert_ne!(print.key(path, &["a", "b"]), newer.key(path, &["a", "b"]));
+        assert_ne!(print.key(path, &["ab", ""]), print.key(path, &["a", "b"]));
+    }
+}

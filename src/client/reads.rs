@@ -1,0 +1,163 @@
+//! The reading verbs: each one call, retried at other nodes within its deadline.
+
+use super::core::{Client, odd};
+use super::options::ListOptions;
+use super::report::Page;
+use crate::error::{Error, Result};
+use crate::limits::BATCH_ITEMS_MAX;
+use crate::proto::{
+    Answer, Call, DeletedView, EntryView, FsckReport, Resolved, StatusView, VersionView,
+};
+use crate::types::{DfsPath, DirVersion, FileVersion, Inode, Name, ReadLevel};
+use std::time::Duration;
+
+/// A check of a whole tree reads every record and perhaps every chunk.
+const FSCK_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
+
+impl Client {
+    pub async fn stat(&self, path: &DfsPath, level: ReadLevel) -> Result<EntryView> {
+        let call = Call::Stat {
+            path: path.clone(),
+            level,
+        };
+        match self.ask(&call).await.map_err(|e| e.at(path))? {
+            Answer::Stat(view) => Ok(view),
+            _ => Err(odd("attributes").at(path)),
+        }
+    }
+
+    /// In the order asked; each its own result. Paths beyond one request's worth are asked for
+    /// in several, each of which is one point in time.
+    pub async fn stat_many(
+        &self,
+        paths: &[DfsPath],
+        level: ReadLevel,
+    ) -> Result<Vec<Result<EntryView, Error>>> {
+        let mut views = Vec::with_capacity(paths.len());
+        for part in paths.chunks(BATCH_ITEMS_MAX) {
+            let call = Call::StatMany {
+                paths: part.to_vec(),
+                level,
+            };
+            match self.ask(&call).await? {
+                Answer::StatMany(found) if found.len() == part.len() => {
+                    let named = found.into_iter().zip(part);
+                    views.extend(named.map(|(view, path)| view.map_err(|e| e.at(path))));
+                }
+                _ => return Err(odd("as many attributes as paths")),
+            }
+        }
+        Ok(views)
+    }
+
+    /// One page of at most `limit` names behind `after`, with attributes and freshness as in
+    /// `options`; `None`: the directory still has the version `known`.
+    pub async fn list_page(
+        &self,
+        path: &DfsPath,
+        after: Option<&Name>,
+        limit: u32,
+        known: Option<DirVersion>,
+        options: &ListOptions,
+    ) -> Result<Option<Page>> {
+        let call = Call::List {
+            path: path.clone(),
+            after: after.cloned(),
+            limit,
+            attrs: options.attrs,
+            known,
+            level: options.level,
+        };
+        match self.ask(&call).await.map_err(|e| e.at(path))? {
+            Answer::NotModified if known.is_some() => Ok(None),
+            Answer::List { dir, entries, more } => Ok(Some(Page { dir, entries, more })),
+            _ => Err(odd("a listing").at(path)),
+        }
+    }
+
+    /// Newest first, the current one included.
+    pub async fn versions(&self, path: &DfsPath, level: ReadLevel) -> Result<Vec<VersionView>> {
+        let call = Call::Versions {
+            path: path.clone(),
+            level,
+        };
+        match self.ask(&call).await.map_err(|e| e.at(path))? {
+            Answer::Versions(mut views) => {
+                views.sort_by_key(|view| std::cmp::Reverse(view.attrs.version));
+                Ok(views)
+            }
+            _ => Err(odd("versions").at(path)),
+        }
+    }
+
+    /// What of this directory can still be brought back.
+    pub async fn deleted(&self, path: &DfsPath, level: ReadLevel) -> Result<Vec<DeletedView>> {
+        let call = Call::Deleted {
+            path: path.clone(),
+            level,
+        };
+        match self.ask(&call).await.map_err(|e| e.at(path))? {
+            Answer::Deleted(views) => Ok(views),
+            _ => Err(odd("deleted names").at(path)),
+        }
+    }
+
+    /// Where the bytes of a file version are: one manifest page.
+    pub(crate) async fn resolve(
+        &self,
+        path: &DfsPath,
+        version: Option<FileVersion>,
+        page: u32,
+        pinned: Option<(Inode, FileVersion)>,
+        level: ReadLevel,
+    ) -> Result<Resolved> {
+        let call = Call::Resolve {
+            path: path.clone(),
+            version,
+            page,
+            pinned,
+            level,
+        };
+        match self.ask(&call).await.map_err(|e| e.at(path))? {
+            Answer::Resolved(resolved) => Ok(resolved),
+            _ => Err(odd("a file's content").at(path)),
+        }
+    }
+
+    pub async fn status(&self) -> Result<StatusView> {
+        match self.ask(&Call::Status).await? {
+            Answer::Status(view) => Ok(view),
+            _ => Err(odd("a status")),
+        }
+    }
+
+    /// Read-only check of everything below a path; with `chunks` their bytes too. Takes as long
+    /// as it takes.
+    pub async fn fsck(&self, path: &DfsPath, chunks: bool) -> Result<FsckReport> {
+        let call = Call::Fsck {
+            path: path.clone(),
+            chunks,
+        };
+        let asked = self.ask_for(&call, FSCK_TIMEOUT, FSCK_TIMEOUT).await;
+        match asked.map_err(|e| e.at(path))? {
+            Answer::Fsck(report) => Ok(report),
+            _ => Err(odd("a report").at(path)),
+        }
+    }
+
+    /// Runs (with `now`) or looks at the clean-up of deletions; how many are left.
+    pub async fn gc(&self, now: bool) -> Result<u64> {
+        match self.ask(&Call::Gc { now }).await? {
+            Answer::Gc { left } => Ok(left),
+            _ => Err(odd("a count of deletions")),
+        }
+    }
+
+    /// The node's counters as Prometheus text.
+    pub async fn metrics(&self) -> Result<String> {
+        match self.ask(&Call::Metrics).await? {
+            Answer::Metrics(text) => Ok(text),
+            _ => Err(odd("metrics")),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! When to try again: growing, jittered pauses inside one deadline.
+
+use crate::env::Rng;
+use crate::error::Error;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The first pause: two round trips in a rack, half a heartbeat.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause: a new leader is there within a second.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The pauses of one operation.
+#[derive(Debug)]
+pub(crate) struct Retry {
+    deadline: Instant,
+    pause: Duration,
+    /// Attempts that failed.
+    pub(crate) failures: u32,
+    /// Why the last one did.
+    last: Option<Error>,
+}
+
+impl Retry {
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Retry {
+            deadline,
+            pause: PAUSE_MIN,
+            failures: 0,
+            last: None,
+        }
+    }
+
+    pub(crate) fn within(timeout: Duration) -> Self {
+        Self::until(deadline_in(timeout))
+    }
+
+    /// How long the next attempt may take: what is left, `most` at the most.
+    pub(crate) fn attempt(&self, most: Duration) -> Duration {
+        self.deadline
+            .saturating_duration_since(Instant::now())
+            .min(most)
+    }
+
+    /// There was progress: the deadline begins anew.
+    pub(crate) fn progressed(&mut self, timeout: Duration) {
+        self.deadline = deadline_in(timeout);
+        self.pause = PAUSE_MIN;
+    }
+
+    /// Waits before the next attempt; `Err` with the last cause when the time is over.
+    pub(crate) async fn pause(&mut self, rng: &dyn Rng, cause: Error) -> Result<(), Error> {
+        self.failures = self.failures.saturating_add(1);
+        let pause = jittered(self.pause, rng.u64());
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        if Instant::now() + pause >= self.deadline {
+            // A cause with more to say is better than the echo of a cut attempt.
+            return Err(match self.last.take() {
+                Some(last) if is_timeout(&cause) => last,
+                _ => cause,
+            });
+        }
+        if !is_timeout(&cause) || self.last.is_none() {
+            self.last = Some(cause);
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// A pause between half of `pause` and all of it, so that clients that failed together do not
+/// come back together.
+fn jittered(pause: Duration, random: u64) -> Duration {
+    let half = pause / 2;
+    let span = u64::try_from(half.as_nanos())
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
+    half + Duration::from_nanos(random % span)
+}
+
+/// A long `timeout` must not run over the end of the clock.
+fn deadline_in(timeout: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
+    Instant::now() + timeout.min(YEAR)
+}
+
+fn is_timeout(error: &Error) -> bool {
+    error.code == crate::error::Code::Unavailable && error.message.contains("timed out")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::testing::SeededRng;
+
+    #[test]
+    fn pauses_stay_between_half_and_whole() {
+        for random in [0, 1, 12_345, u64::MAX] {
+            let pause = jittered(PAUSE_MAX, random);
+            assert!(pause >= PAUSE_MAX / 2 && pause <= PAUSE_MAX, "{pause:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gives_up_at_the_deadline_with_the_cause() {
+        let rng = SeededRng::new(1);
+        let started = Instant::now();
+        let mut retry = Retry::within(Duration::from_secs(3));
+        let error = loop {
+            if let Err(error) = retry.pause(&rng, Error::unavailable("no quorum")).await {
+                break error;
+            }
+        };
+        assert_eq!(error.message, "no quorum");
+        assert!(started.elapsed() <= Duration::from_secs(3));
+        assert!(retry.failures > 4 && retry.failures < 200);
+    }
+}

@@ -1,0 +1,167 @@
+//! Putting what is too large for one operation: reserved, moved in chunks, committed; continued
+//! where an earlier run of the same put was interrupted.
+
+use super::begun::Begun;
+use super::put::{Target, report};
+use super::resume::{Header, ResumeState};
+use super::stream::{Source, Transfer};
+use crate::client::core::{Client, is_passing};
+use crate::client::local::LocalFile;
+use crate::client::manifest::size_max;
+use crate::client::options::PutOptions;
+use crate::client::progress::Progress;
+use crate::client::report::PutReport;
+use crate::client::window::Window;
+use crate::error::{Error, Result};
+use std::sync::Arc;
+
+/// An open state file, and what an earlier run left in it.
+pub(super) struct Resume {
+    state: Arc<ResumeState>,
+    found: Option<Header>,
+}
+
+impl Client {
+    pub(super) async fn put_chunked(
+        &self,
+        target: &Target,
+        source: Source<'_>,
+        window: &Window,
+        progress: &dyn Progress,
+        resume: Option<Resume>,
+    ) -> Result<PutReport> {
+        let file = match &source {
+            Source::File(file) => Some(Arc::clone(file)),
+            _ => None,
+        };
+        let (begun, resume) = self.begin(target, resume, progress).await?;
+        let done = async {
+            if let Some(file) = &file
+                && file.print.size > size_max(begun.chunk_bytes)
+            {
+                return Err(Error::usage("the file is too large for its chunk size"));
+            }
+            let transfer = Transfer {
+                begun: &begun,
+                window,
+                progress,
+                resume: resume.as_ref(),
+            };
+            let (manifest, moved) = transfer.run(source).await?;
+            if let Some(file) = file {
+                let checked = self.core.env.run_blocking(move || file.check_unchanged());
+                checked.await?;
+            }
+            let sent = begun.commit(&manifest).await?;
+            report(target, sent, &manifest, &moved)
+        };
+        let done = done.await;
+        self.end(&begun, resume, &done).await;
+        done.map_err(
+            |error| match is_passing(&error) && !error.may_have_happened {
+                true => error.hint("run the same command again: what was stored is not sent twice"),
+                false => error,
+            },
+        )
+    }
+
+    /// Takes an interrupted upload up again, or begins a new one.
+    async fn begin<'a>(
+        &'a self,
+        target: &'a Target,
+        resume: Option<Resume>,
+        progress: &dyn Progress,
+    ) -> Result<(Begun<'a>, Option<Arc<ResumeState>>)> {
+        let Some(Resume { state, found }) = resume else {
+            return Ok((Begun::reserve(self, target).await?, None));
+        };
+        let fits = found.filter(|header| {
+            header.precondition == target.precondition && header.mode == target.mode
+        });
+        if let Some(header) = fits {
+            let reservation = (header.shard, header.parent, header.upload);
+            match Begun::take_up(self, target, reservation, header.chunk_bytes).await {
+                Ok(begun) => {
+                    progress.note(&format!("{}: continues an interrupted put", target.path));
+                    return Ok((begun, Some(state)));
+                }
+                Err(error) if is_passing(&error) => return Err(error),
+                Err(error) => tracing::debug!(%error, "an interrupted put cannot be continued"),
+            }
+        }
+        let begun = Begun::reserve(self, target).await?;
+        let header = Header {
+            cluster: self.who_am_i().cluster,
+            path: target.path.clone(),
+            precondition: target.precondition,
+            mode: target.mode,
+            shard: begun.shard,
+            parent: begun.parent,
+            upload: begun.upload,
+            chunk_bytes: begun.chunk_bytes,
+        };
+        let (kept, env) = (Arc::clone(&state), &self.core.env);
+        let written = env.run_blocking(move || kept.begin(&header)).await;
+        let state = noted(written.map(|()| state), progress);
+        Ok((begun, state))
+    }
+
+    /// After the end: what can be continued stays, everything else is cleaned up.
+    async fn end(
+        &self,
+        begun: &Begun<'_>,
+        resume: Option<Arc<ResumeState>>,
+        done: &Result<PutReport>,
+    ) {
+        if done.as_ref().is_err_and(is_passing) {
+            return;
+        }
+        if done.is_err() {
+            begun.abort().await;
+        }
+        if let Some(state) = resume {
+            let removed = self.core.env.run_blocking(move || state.remove()).await;
+            if let Err(error) = removed {
+                tracing::debug!(%error, "the state of an ended upload stays");
+            }
+        }
+    }
+
+    /// The state file of this put, if it is worth one and there is a place for it.
+    pub(super) async fn resume_of(
+        &self,
+        file: &Arc<LocalFile>,
+        target: &Target,
+        options: &PutOptions,
+        progress: &dyn Progress,
+    ) -> Option<Resume> {
+        let hello = self.who_am_i();
+        let dir = self.core.state_dir.as_ref()?.join("uploads");
+        if !options.resume || file.print.size <= hello.chunk_bytes {
+            return None;
+        }
+        let now = self.core.env.clock.wall();
+        let (file, path) = (Arc::clone(file), target.path.clone());
+        let opened = self.core.env.run_blocking(move || {
+            let local = std::fs::canonicalize(&file.path).unwrap_or_else(|_| file.path.clone());
+            let cluster = hello.cluster.to_string();
+            let key = file
+                .print
+                .key(&local, &[&cluster, &hello.user, path.as_str()]);
+            let state = ResumeState::open(&dir, &key, now)?;
+            let resume = state.map(|state| Resume {
+                found: state.header(),
+                state: Arc::new(state),
+            });
+            Ok(resume)
+        });
+        noted(opened.await, progress).flatten()
+    }
+}
+
+/// A put does not fail because it cannot be continued later.
+fn noted<T>(result: Result<T>, progress: &dyn Progress) -> Option<T> {
+    result
+        .inspect_err(|error| progress.note(&format!("this put cannot be continued later: {error}")))
+        .ok()
+}

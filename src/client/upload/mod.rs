@@ -1,0 +1,21 @@
+//! Putting: small contents as one operation, larger ones as reservation, chunks and commit.
+//!
+//! ```text
+//! put_bytes ─┐                      ≤ inline limit: Op::Put
+//! put_file  ─┼─ Target ── content ─┤
+//! put_reader┘                      larger: Reserve ─ chunks (stream.rs) ─ Stage* ─ Commit
+//! put_tree ── walk.rs ── batches of small files, single larger ones (tree.rs)
+//! ```
+//! A chunk is read once: hashed, offered (`Known`, `Pin`) and only then sent, all from the same
+//! buffer within the window, so that what was hashed is what was sent.
+
+mod begun;
+mod chunk;
+mod chunked;
+mod put;
+mod resume;
+mod stream;
+mod tree;
+mod walk;
+
+pub(crate) use chunk::within;

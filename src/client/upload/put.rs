@@ -1,0 +1,284 @@
+//! Putting one content: from memory, from a file, from a pipe.
+
+use super::stream::{Moved, Source, fill};
+use crate::client::changes::shown_id;
+use crate::client::core::Client;
+use crate::client::local::{LocalFile, Opened};
+use crate::client::manifest::Manifest;
+use crate::client::opid::OpId;
+use crate::client::options::{OpIds, Overwrite, PutOptions};
+use crate::client::progress::Progress;
+use crate::client::report::{OpState, PutReport};
+use crate::client::send::Sent;
+use crate::client::window::Window;
+use crate::error::{Code, Error, Result};
+use crate::proto::EntryView;
+use crate::shard::command::{Done, Op};
+use crate::types::{ChunkHash, DfsPath, Precondition, ReadLevel};
+use bytes::{Bytes, BytesMut};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::io::AsyncRead;
+
+/// Permission bits where the source has none.
+const MODE_DEFAULT: u16 = 0o644;
+
+/// What one put writes to, and under which name it is sent.
+pub(super) struct Target {
+    pub(super) path: DfsPath,
+    pub(super) precondition: Precondition,
+    pub(super) mode: u16,
+    pub(super) ids: OpIds,
+    /// The step of a given id that commits: empty for the only file of a put.
+    pub(super) step: String,
+}
+
+impl Target {
+    /// The name of a step before the commit.
+    pub(super) fn step(&self, what: &str) -> String {
+        format!("{}#{what}", self.step)
+    }
+}
+
+impl Client {
+    /// A whole content from memory.
+    pub async fn put_bytes(
+        &self,
+        data: Bytes,
+        to: &DfsPath,
+        options: &PutOptions,
+    ) -> Result<PutReport> {
+        let mode = options.mode.unwrap_or(MODE_DEFAULT);
+        let window = window(options);
+        let put = async {
+            let target = match self.target(to, mode, options, "").await? {
+                Ok(target) => target,
+                Err(report) => return Ok(report),
+            };
+            if data.len() as u64 <= self.inline_bytes() {
+                return self.put_inline(&target, data).await;
+            }
+            let none = crate::client::progress::NoProgress;
+            let source = Source::Memory(data);
+            self.put_chunked(&target, source, &window, &none, None)
+                .await
+        };
+        put.await.map_err(|error: Error| error.at(to))
+    }
+
+    /// A local file. A pipe or device is read to its end.
+    ///
+    /// # Errors
+    /// `conflict` naming the local file if it changed meanwhile; nothing is committed then.
+    pub async fn put_file(
+        &self,
+        local: &Path,
+        to: &DfsPath,
+        options: &PutOptions,
+        progress: &dyn Progress,
+    ) -> Result<PutReport> {
+        let path = local.to_owned();
+        let opened = self.core.env.run_blocking(move || LocalFile::open(&path));
+        let report = match opened.await? {
+            Opened::Regular(file) => {
+                progress.expect(1, file.print.size);
+                let window = window(options);
+                self.put_opened(Arc::new(file), to, options, "", &window, progress)
+                    .await
+            }
+            Opened::Stream(file) => {
+                let mut reader = tokio::fs::File::from_std(file);
+                return self.put_reader(&mut reader, to, options, progress).await;
+            }
+        }?;
+        progress.put(&report);
+        Ok(report)
+    }
+
+    /// A stream of unknown length (standard input).
+    pub async fn put_reader(
+        &self,
+        from: &mut (dyn AsyncRead + Send + Unpin),
+        to: &DfsPath,
+        options: &PutOptions,
+        progress: &dyn Progress,
+    ) -> Result<PutReport> {
+        let mode = options.mode.unwrap_or(MODE_DEFAULT);
+        let window = window(options);
+        let put = async {
+            let target = match self.target(to, mode, options, "").await? {
+                Ok(target) => target,
+                Err(report) => return Ok(report),
+            };
+            let limit = usize::try_from(self.inline_bytes()).unwrap_or(usize::MAX - 1);
+            let start = fill(from, BytesMut::new(), limit + 1).await?;
+            if start.len() <= limit {
+                progress.advance(start.len() as u64);
+                return self.put_inline(&target, start).await;
+            }
+            let source = Source::Pipe(start, Box::new(from));
+            self.put_chunked(&target, source, &window, progress, None)
+                .await
+        };
+        let report = put.await.map_err(|error: Error| error.at(to))?;
+        progress.put(&report);
+        Ok(report)
+    }
+
+    /// An opened regular file; `step` names it under a given id.
+    pub(super) async fn put_opened(
+        &self,
+        file: Arc<LocalFile>,
+        to: &DfsPath,
+        options: &PutOptions,
+        step: &str,
+        window: &Window,
+        progress: &dyn Progress,
+    ) -> Result<PutReport> {
+        let mode = options.mode.unwrap_or(file.mode);
+        let put = async {
+            let target = match self.target(to, mode, options, step).await? {
+                Ok(target) => target,
+                Err(report) => return Ok(report),
+            };
+            if file.print.size <= self.inline_bytes() {
+                let bytes = self.core.env.run_blocking(move || file.read_whole());
+                let report = self.put_inline(&target, bytes.await?).await?;
+                progress.advance(report.size);
+                return Ok(report);
+            }
+            let resume = self.resume_of(&file, &target, options, progress).await;
+            let source = Source::File(file);
+            self.put_chunked(&target, source, window, progress, resume)
+                .await
+        };
+        put.await.map_err(|error: Error| error.at(to))
+    }
+
+    /// Decides the precondition, once. `Err(report)`: the same put under the same given id was
+    /// done before.
+    async fn target(
+        &self,
+        path: &DfsPath,
+        mode: u16,
+        options: &PutOptions,
+        step: &str,
+    ) -> Result<Result<Target, PutReport>> {
+        if let OpIds::Given(id) = &options.op {
+            let state = self.op_state(OpId::given(id, step)).await?;
+            if let OpState::Applied(outcomes) = state {
+                let first = outcomes.into_iter().next();
+                let done = first.ok_or_else(|| crate::client::core::odd("an outcome"))??;
+                return Ok(Err(self.report_of_before(path, done, id).await?));
+            }
+        }
+        let precondition = match options.overwrite {
+            Overwrite::IfAbsent => Precondition::Absent,
+            Overwrite::IfVersion(version) => Precondition::Version(version),
+            Overwrite::Current => {
+                let seen = self.stat(path, ReadLevel::Linearizable).await;
+                precondition_of(seen)?
+            }
+        };
+        Ok(Ok(Target {
+            path: path.clone(),
+            precondition,
+            mode,
+            ids: options.op.clone(),
+            step: step.to_owned(),
+        }))
+    }
+
+    async fn report_of_before(&self, path: &DfsPath, done: Done, id: &str) -> Result<PutReport> {
+        let versions = self.versions(path, ReadLevel::Linearizable).await;
+        let found = versions.ok().and_then(|versions| {
+            let mut versions = versions.into_iter();
+            versions.find(|view| view.attrs.version == done.version)
+        });
+        let Some(view) = found else {
+            return Err(Error::not_found(format!(
+                "this operation was done before (version {}), and that version is gone",
+                done.version
+            ))
+            .hint("use a new --op-id to put the file again"));
+        };
+        Ok(PutReport {
+            path: path.clone(),
+            inode: done.inode,
+            version: done.version,
+            size: view.attrs.size,
+            hash: view.attrs.hash,
+            chunks: 0,
+            sent_bytes: 0,
+            reused_bytes: view.attrs.size,
+            op_id: id.to_owned(),
+        })
+    }
+
+    async fn put_inline(&self, target: &Target, data: Bytes) -> Result<PutReport> {
+        let (size, hash) = (data.len() as u64, ChunkHash::of(&data));
+        let op = Op::Put {
+            path: target.path.clone(),
+            precondition: target.precondition,
+            mode: target.mode,
+            hash,
+            data,
+        };
+        let shard = self.shard_of(&target.path);
+        let sent = self.send(shard, vec![op], &target.ids, &target.step);
+        let sent = sent.await?;
+        let manifest = Manifest {
+            size,
+            hash,
+            chunks: 0,
+            tail: Vec::new(),
+        };
+        let moved = Moved {
+            sent_bytes: size,
+            reused_bytes: 0,
+        };
+        report(target, sent, &manifest, &moved)
+    }
+
+    pub(super) fn inline_bytes(&self) -> u64 {
+        // The wire has room for this much; what a node tells beyond is not believed.
+        let told = self.who_am_i().inline_bytes;
+        told.min(crate::limits::INLINE_BYTES_MAX)
+    }
+}
+
+pub(super) fn window(options: &PutOptions) -> Window {
+    Window::new(options.window_bytes)
+}
+
+/// The state that an overwrite has seen.
+pub(super) fn precondition_of(seen: Result<EntryView>) -> Result<Precondition> {
+    match seen {
+        Ok(EntryView::File(file)) => Ok(Precondition::Version(file.attrs.version)),
+        Ok(_) => Err(Error::new(Code::Conflict, "is a directory")
+            .hint("end the target in `/` to put into it")),
+        Err(error) if error.code == Code::NotFound => Ok(Precondition::Absent),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn report(
+    target: &Target,
+    sent: Sent,
+    manifest: &Manifest,
+    moved: &Moved,
+) -> Result<PutReport> {
+    let op_id = shown_id(&target.ids, &sent);
+    let (_, done) = sent.one()?;
+    Ok(PutReport {
+        path: target.path.clone(),
+        inode: done.inode,
+        version: done.version,
+        size: manifest.size,
+        hash: manifest.hash,
+        chunks: manifest.chunks,
+        sent_bytes: moved.sent_bytes,
+        reused_bytes: moved.reused_bytes,
+        op_id,
+    })
+}

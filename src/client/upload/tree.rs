@@ -1,0 +1,434 @@
+//! Putting a whole local tree: directories first, then small files in batches and larger ones
+//! each by itself, several of these at once.
+
+use super::put::{precondition_of, window};
+use super::walk::{FoundFile, Item, Walk};
+use crate::client::batch::Batch;
+use crate::client::core::{Client, is_passing};
+use crate::client::local::{LocalFile, Opened};
+use crate::client::options::{OpIds, Overwrite, PutOptions};
+use crate::client::progress::Progress;
+use crate::client::report::{PutReport, TreeReport};
+use crate::client::window::Window;
+use crate::error::{Code, Error, Result};
+use crate::limits::BATCH_ITEMS_MAX;
+use crate::proto::EntryView;
+use crate::shard::command::Op;
+use crate::types::{ChunkHash, DfsPath, Precondition, ReadLevel};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Directories that could not be made and whose contents are therefore left out; beyond so many
+/// the tree is given up.
+const FAILED_DIRS_MAX: usize = 10_000;
+
+/// What is put in one step of its own.
+enum Unit {
+    Small(Vec<FoundFile>),
+    Large(FoundFile),
+    Failed(Error),
+}
+
+struct TreePut<'a> {
+    client: &'a Client,
+    options: &'a PutOptions,
+    progress: &'a dyn Progress,
+    window: Window,
+    report: Mutex<TreeReport>,
+}
+
+impl Client {
+    /// A local directory as the remote directory `to`, which is made if missing. What cannot be
+    /// read or stored (links, devices) is told to `progress` and counted in `failed`.
+    ///
+    /// # Errors
+    /// The tree as a whole cannot be put: no node is reachable, the root cannot be read or made.
+    pub async fn put_tree(
+        &self,
+        local: &Path,
+        to: &DfsPath,
+        options: &PutOptions,
+        progress: &dyn Progress,
+    ) -> Result<TreeReport> {
+        if matches!(options.overwrite, Overwrite::IfVersion(_)) {
+            return Err(Error::usage("a version cannot be demanded of a whole tree")
+                .hint("put single files with --if-version"));
+        }
+        let tree = TreePut {
+            client: self,
+            options,
+            progress,
+            window: window(options),
+            report: Mutex::default(),
+        };
+        let local = Arc::new(local.to_owned());
+        tree.make_root(&local, to).await?;
+        let failed_dirs = tree.make_dirs(&local, to).await?;
+        tree.put_files(&local, to, failed_dirs).await?;
+        Ok(tree.report.into_inner())
+    }
+}
+
+impl TreePut<'_> {
+    async fn walk(&self, local: &Arc<std::path::PathBuf>, to: &DfsPath) -> Result<Walk> {
+        let (local, to) = (Arc::clone(local), to.clone());
+        let env = &self.client.core.env;
+        env.run_blocking(move || Walk::new(&local, &to)).await
+    }
+
+    async fn take(&self, mut walk: Walk) -> (Walk, Vec<Item>) {
+        let env = &self.client.core.env;
+        env.run_blocking(move || {
+            let items = walk.take(BATCH_ITEMS_MAX);
+            (walk, items)
+        })
+        .await
+    }
+
+    async fn make_root(&self, local: &Arc<std::path::PathBuf>, to: &DfsPath) -> Result<()> {
+        // The local root is tried first: nothing is made for a tree that cannot be read.
+        self.walk(local, to).await?;
+        match self.client.stat(to, ReadLevel::Linearizable).await {
+            Ok(EntryView::File(_)) => Err(Error::new(Code::Exists, "is a file").at(to)),
+            Ok(_) => Ok(()),
+            Err(error) if error.code == Code::NotFound => {
+                let local = Arc::clone(local);
+                let env = &self.client.core.env;
+                let mode = env.run_blocking(move || {
+                    let meta = std::fs::metadata(&*local);
+                    meta.map_or(0o755, |meta| crate::client::local::permission_bits(&meta))
+                });
+                let op = Op::Mkdir {
+                    path: to.clone(),
+                    mode: mode.await,
+                    parents: false,
+                };
+                let step = format!("{to}#root");
+                let made = self.send(vec![op], &step).await?.pop();
+                made.unwrap_or_else(|| Err(missing()))
+                    .map_err(|e| e.at(to))?;
+                self.report.lock().dirs += 1;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes all directories and counts what is to come. Returns those that could not be made.
+    async fn make_dirs(
+        &self,
+        local: &Arc<std::path::PathBuf>,
+        to: &DfsPath,
+    ) -> Result<BTreeSet<DfsPath>> {
+        let mut walk = self.walk(local, to).await?;
+        let mut failed = BTreeSet::new();
+        loop {
+            let (rest, items) = self.take(walk).await;
+            walk = rest;
+            if items.is_empty() {
+                return Ok(failed);
+            }
+            let (mut dirs, mut files, mut bytes) = (Vec::new(), 0, 0);
+            for item in items {
+                match item {
+                    Item::Dir { remote, mode } if !is_below(&failed, &remote) => {
+                        dirs.push((remote, mode));
+                    }
+                    Item::File(file) => {
+                        files += 1;
+                        bytes += file.size;
+                    }
+                    // Told when the files are put.
+                    Item::Dir { .. } | Item::Failed(_) => {}
+                }
+            }
+            self.progress.expect(files, bytes);
+            self.make_some(dirs, &mut failed).await?;
+        }
+    }
+
+    async fn make_some(
+        &self,
+        dirs: Vec<(DfsPath, u16)>,
+        failed: &mut BTreeSet<DfsPath>,
+    ) -> Result<()> {
+        let Some((first, _)) = dirs.first() else {
+            return Ok(());
+        };
+        let step = format!("{first}#dirs");
+        let ops = dirs.iter().map(|(path, mode)| Op::Mkdir {
+            path: path.clone(),
+            mode: *mode,
+            parents: true,
+        });
+        let outcomes = self.send(ops.collect(), &step).await?;
+        for ((path, _), outcome) in dirs.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(_) => self.report.lock().dirs += 1,
+                Err(error) if failed.len() >= FAILED_DIRS_MAX => return Err(error.at(&path)),
+                Err(error) => {
+                    // What is below one that failed, failed because of it.
+                    if !is_below(failed, &path) {
+                        self.failed(error.at(&path));
+                    }
+                    failed.insert(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_files(
+        &self,
+        local: &Arc<std::path::PathBuf>,
+        to: &DfsPath,
+        failed_dirs: BTreeSet<DfsPath>,
+    ) -> Result<()> {
+        let walk = self.walk(local, to).await?;
+        let units = Units {
+            walk: Some(walk),
+            ready: VecDeque::new(),
+            small: Batch::default(),
+            small_bytes_max: self.client.inline_bytes(),
+            failed_dirs,
+        };
+        let units = stream::unfold(units, |mut units| async {
+            loop {
+                if let Some(unit) = units.ready.pop_front() {
+                    return Some((unit, units));
+                }
+                let (walk, items) = self.take(units.walk.take()?).await;
+                units.sort(walk, items);
+            }
+        });
+        let mut done = units
+            .map(|unit| self.put_unit(unit))
+            .buffer_unordered(self.options.jobs.max(1))
+            .boxed();
+        while let Some(result) = done.next().await {
+            result?;
+        }
+        Ok(())
+    }
+
+    /// An error ends the whole tree; what concerns single files is told and counted.
+    fn put_unit(&self, unit: Unit) -> BoxFuture<'_, Result<()>> {
+        self.put_one(unit).boxed()
+    }
+
+    async fn put_one(&self, unit: Unit) -> Result<()> {
+        match unit {
+            Unit::Failed(error) => {
+                self.failed(error);
+                Ok(())
+            }
+            Unit::Large(file) => match self.put_large(&file).await {
+                Ok(report) => {
+                    self.succeeded(&report);
+                    Ok(())
+                }
+                Err(error) if is_passing(&error) => Err(error),
+                Err(error) => {
+                    self.failed(error);
+                    Ok(())
+                }
+            },
+            Unit::Small(files) => self.put_small(files).await,
+        }
+    }
+
+    async fn put_large(&self, found: &FoundFile) -> Result<PutReport> {
+        let path = found.local.clone();
+        let env = &self.client.core.env;
+        let opened = env.run_blocking(move || LocalFile::open(&path)).await?;
+        let Opened::Regular(file) = opened else {
+            return Err(
+                Error::new(Code::Conflict, "is no regular file any more").at(found.local.display())
+            );
+        };
+        self.client
+            .put_opened(
+                Arc::new(file),
+                &found.remote,
+                self.options,
+                found.remote.as_str(),
+                &self.window,
+                self.progress,
+            )
+            .await
+    }
+
+    async fn put_small(&self, files: Vec<FoundFile>) -> Result<()> {
+        if matches!(self.options.op, OpIds::Given(_)) {
+            // Each file has a name of its own under the id, so that the same id means the same
+            // file however the tree is walked.
+            for file in files {
+                self.put_unit(Unit::Large(file)).await?;
+            }
+            return Ok(());
+        }
+        let total = files.iter().map(|file| file.size).sum();
+        let _permit = self.window.take(total).await;
+        let preconditions = self.preconditions(&files).await?;
+        let mode = self.options.mode;
+        let env = &self.client.core.env;
+        let read = env.run_blocking(move || {
+            let files = files.into_iter().zip(preconditions);
+            let read = files.map(|(file, precondition)| read_small(&file, precondition?, mode));
+            read.collect::<Vec<_>>()
+        });
+        let mut ops = Vec::new();
+        let mut facts = Vec::new();
+        for read in read.await {
+            match read {
+                Ok((op, path, size, hash)) => {
+                    ops.push(op);
+                    facts.push((path, size, hash));
+                }
+                Err(error) => self.failed(error),
+            }
+        }
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let shard = self.client.shard_of(&facts[0].0);
+        let sent = self.client.send(shard, ops, &OpIds::Automatic, "").await?;
+        for ((path, size, hash), outcome) in facts.into_iter().zip(sent.outcomes) {
+            match outcome {
+                Ok(done) => {
+                    self.progress.advance(size);
+                    self.succeeded(&PutReport {
+                        path,
+                        inode: done.inode,
+                        version: done.version,
+                        size,
+                        hash,
+                        chunks: 0,
+                        sent_bytes: size,
+                        reused_bytes: 0,
+                        op_id: sent.id.to_string(),
+                    });
+                }
+                Err(error) => self.failed(error.at(path)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn preconditions(&self, files: &[FoundFile]) -> Result<Vec<Result<Precondition>>> {
+        if self.options.overwrite != Overwrite::Current {
+            return Ok(files.iter().map(|_| Ok(Precondition::Absent)).collect());
+        }
+        let paths: Vec<_> = files.iter().map(|file| file.remote.clone()).collect();
+        let seen = self.client.stat_many(&paths, ReadLevel::Linearizable);
+        let seen = seen.await?.into_iter().zip(paths);
+        let judged = seen.map(|(seen, path)| precondition_of(seen).map_err(|e| e.at(path)));
+        Ok(judged.collect())
+    }
+
+    async fn send(&self, ops: Vec<Op>, step: &str) -> Result<Vec<crate::shard::records::Outcome>> {
+        let Some(Op::Mkdir { path, .. }) = ops.first() else {
+            return Err(missing());
+        };
+        let shard = self.client.shard_of(path);
+        let sent = self.client.send(shard, ops, &self.options.op, step).await?;
+        Ok(sent.outcomes)
+    }
+
+    fn succeeded(&self, report: &PutReport) {
+        self.progress.put(report);
+        let mut tree = self.report.lock();
+        tree.files += 1;
+        tree.bytes += report.size;
+        tree.moved_bytes += report.sent_bytes;
+        tree.reused_bytes += report.reused_bytes;
+    }
+
+    fn failed(&self, error: Error) {
+        self.progress.failed(&error);
+        self.report.lock().failed += 1;
+    }
+}
+
+/// Turns what the walk finds into what is put together.
+struct Units {
+    /// `None`: everything was found.
+    walk: Option<Walk>,
+    ready: VecDeque<Unit>,
+    small: Batch<FoundFile>,
+    small_bytes_max: u64,
+    failed_dirs: BTreeSet<DfsPath>,
+}
+
+impl Units {
+    fn sort(&mut self, walk: Walk, items: Vec<Item>) {
+        if items.is_empty() {
+            self.ready.extend(self.small.take().map(Unit::Small));
+            return;
+        }
+        self.walk = Some(walk);
+        for item in items {
+            match item {
+                Item::Dir { .. } => {}
+                Item::Failed(error) => self.ready.push_back(Unit::Failed(error)),
+                Item::File(file) if is_below(&self.failed_dirs, &file.remote) => {
+                    let error = Error::failed("its directory could not be made");
+                    let error = error.at(file.local.display());
+                    self.ready.push_back(Unit::Failed(error));
+                }
+                Item::File(file) if file.size > self.small_bytes_max => {
+                    self.ready.push_back(Unit::Large(file));
+                }
+                Item::File(file) => {
+                    let cost = file.size + file.remote.as_str().len() as u64;
+                    self.ready
+                        .extend(self.small.push(file, cost).map(Unit::Small));
+                }
+            }
+        }
+    }
+}
+
+type SmallPut = (Op, DfsPath, u64, ChunkHash);
+
+fn read_small(
+    found: &FoundFile,
+    precondition: Precondition,
+    mode: Option<u16>,
+) -> Result<SmallPut> {
+    let changed = || {
+        Error::new(Code::Conflict, "the local file changed while it was read")
+            .at(found.local.display())
+    };
+    let Opened::Regular(file) = LocalFile::open(&found.local)? else {
+        return Err(changed());
+    };
+    // Its place in the batch is for the size it had.
+    if file.print.size != found.size {
+        return Err(changed());
+    }
+    let data: Bytes = file.read_whole()?;
+    let (size, hash) = (data.len() as u64, ChunkHash::of(&data));
+    let op = Op::Put {
+        path: found.remote.clone(),
+        precondition,
+        mode: mode.unwrap_or(file.mode),
+        hash,
+        data,
+    };
+    Ok((op, found.remote.clone(), size, hash))
+}
+
+fn is_below(dirs: &BTreeSet<DfsPath>, path: &DfsPath) -> bool {
+    !dirs.is_empty()
+        && std::iter::successors(Some(path.clone()), DfsPath::parent).any(|at| dirs.contains(&at))
+}
+
+fn missing() -> Error {
+    crate::client::core::odd("one outcome an operation")
+}
