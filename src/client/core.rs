@@ -5,7 +5,7 @@ use super::link::{Link, Live};
 use super::options::ConnectOptions;
 use super::retry::Retry;
 use super::sessions::Sessions;
-use super::wire::{Dial, NetDial};
+use super::wire::NetDial;
 use crate::codec;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
@@ -45,16 +45,8 @@ impl Client {
     /// `unavailable` names each address and why it failed; `denied` when every node refused the
     /// identity; `usage` for no or malformed endpoints.
     pub async fn connect(env: Env, options: ConnectOptions) -> Result<Client> {
-        let dialer = Box::new(NetDial::new(options.tls.clone()));
-        Self::connect_by(env, options, dialer).await
-    }
-
-    pub(crate) async fn connect_by(
-        env: Env,
-        options: ConnectOptions,
-        dialer: Box<dyn Dial>,
-    ) -> Result<Client> {
         let targets = endpoints::parse_all(&options.endpoints)?;
+        let dialer = Box::new(NetDial::new(env.clone(), options.tls));
         let core = Core {
             link: Link::new(env.clone(), dialer, targets),
             env,
@@ -62,6 +54,19 @@ impl Client {
             state_dir: options.state_dir,
             sessions: Sessions::default(),
         };
+        core.connect().await
+    }
+
+    /// What the node said last: cluster, node, user, sizes, routes.
+    pub fn who_am_i(&self) -> WhoAmI {
+        let hello = self.core.link.hello();
+        hello.expect("a client exists only after its first greeting was answered")
+    }
+}
+
+impl Core {
+    pub(crate) async fn connect(self) -> Result<Client> {
+        let core = self;
         let mut retry = Retry::within(core.timeout);
         loop {
             match core.link.live(retry.attempt(Duration::MAX)).await {
@@ -76,13 +81,9 @@ impl Client {
             }
         }
     }
+}
 
-    /// What the node said last: cluster, node, user, sizes, routes.
-    pub fn who_am_i(&self) -> WhoAmI {
-        let hello = self.core.link.hello();
-        hello.expect("a client exists only after its first greeting was answered")
-    }
-
+impl Client {
     /// Asks something that changes nothing, at any node, until the deadline.
     pub(crate) async fn ask(&self, call: &Call) -> Result<Answer> {
         self.ask_for(call, self.core.timeout, READ_ATTEMPT).await
@@ -105,34 +106,45 @@ impl Client {
                 }
                 Ok((_, Answer::Failed(error))) => return Err(error),
                 Ok((_, answer)) => return Ok(answer),
-                Err(NoReply { error, .. }) if is_passing(&error) => error,
-                Err(NoReply { error, .. }) => return Err(error),
+                Err(error) => error,
             };
+            // Nothing can have happened: a read changes nothing.
+            let cause = Error {
+                may_have_happened: false,
+                ..cause
+            };
+            if !is_passing(&cause) {
+                return Err(cause);
+            }
             let ended = retry.pause(&*self.core.env.rng, cause).await;
             ended.map_err(shown)?;
         }
     }
 
-    /// Sends one frame to the node we are connected to, or to another if there is none.
+    /// Sends one frame to the node we are connected to, or to another if there is none. An
+    /// error has `may_have_happened` when the frame may have reached a node.
     pub(crate) async fn attempt(
         &self,
         frame: &[u8],
         retry: &Retry,
         most: Duration,
-    ) -> Result<(Arc<Live>, Answer), NoReply> {
+    ) -> Result<(Arc<Live>, Answer)> {
         let link = &self.core.link;
-        let live = link.live(retry.attempt(Duration::MAX)).await;
-        let live = live.map_err(|error| NoReply { sent: false, error })?;
+        let live = link.live(retry.attempt(Duration::MAX)).await?;
         let reply = live.wire.call(frame, retry.attempt(most)).await;
-        match reply.and_then(|reply| codec::decode(&reply)) {
-            Ok(answer) => Ok((live, answer)),
-            Err(error) => {
-                link.suspect(&live);
-                let message = format!("{}: {}", live.address, error.message);
-                let error = Error { message, ..error };
-                Err(NoReply { sent: true, error })
-            }
-        }
+        let decoded = match &reply {
+            Ok(reply) => codec::decode(reply).map_err(Error::unknown_outcome),
+            Err(error) => Err(error.clone()),
+        };
+        decoded
+            .map(|answer| (Arc::clone(&live), answer))
+            .map_err(|error| {
+                // A node that is only busy keeps its connection.
+                if !error.code.is_retryable() {
+                    link.suspect(&live);
+                }
+                error
+            })
     }
 
     /// After an answer that may be another one elsewhere or later.
@@ -143,13 +155,6 @@ impl Client {
             _ => {}
         }
     }
-}
-
-/// No reply came to an attempt.
-pub(crate) struct NoReply {
-    /// The request may have reached the node.
-    pub(crate) sent: bool,
-    pub(crate) error: Error,
 }
 
 /// True for failures that may be gone at the next attempt.

@@ -43,6 +43,8 @@ mod send;
 mod sessions;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tree_hash;
 mod upload;
 mod window;

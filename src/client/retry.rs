@@ -17,8 +17,6 @@ pub(crate) struct Retry {
     pause: Duration,
     /// Attempts that failed.
     pub(crate) failures: u32,
-    /// Why the last one did.
-    last: Option<Error>,
 }
 
 impl Retry {
@@ -27,7 +25,6 @@ impl Retry {
             deadline,
             pause: PAUSE_MIN,
             failures: 0,
-            last: None,
         }
     }
 
@@ -54,14 +51,7 @@ impl Retry {
         let pause = jittered(self.pause, rng.u64());
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         if Instant::now() + pause >= self.deadline {
-            // A cause with more to say is better than the echo of a cut attempt.
-            return Err(match self.last.take() {
-                Some(last) if is_timeout(&cause) => last,
-                _ => cause,
-            });
-        }
-        if !is_timeout(&cause) || self.last.is_none() {
-            self.last = Some(cause);
+            return Err(cause);
         }
         tokio::time::sleep(pause).await;
         Ok(())
@@ -84,14 +74,10 @@ fn deadline_in(timeout: Duration) -> Instant {
     Instant::now() + timeout.min(YEAR)
 }
 
-fn is_timeout(error: &Error) -> bool {
-    error.code == crate::error::Code::Unavailable && error.message.contains("timed out")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::testing::SeededRng;
+    use crate::env::sim::SeededRng;
 
     #[test]
     fn pauses_stay_between_half_and_whole() {

@@ -1,7 +1,7 @@
 //! Sending changes exactly once (`shard/mod.rs`, "Exactly once"): the same bytes under the same
 //! number until the shard answers or the deadline ends.
 
-use super::core::{Client, NoReply, is_passing, odd, shown};
+use super::core::{Client, is_passing, odd, shown};
 use super::opid::OpId;
 use super::options::OpIds;
 use super::retry::Retry;
@@ -125,8 +125,8 @@ impl Client {
                     error
                 }
                 Ok(_) => return Err(unknown(request, odd("outcomes"))),
-                Err(NoReply { sent, error }) => {
-                    open |= sent;
+                Err(error) => {
+                    open |= error.may_have_happened;
                     error
                 }
             };

@@ -111,7 +111,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::testing::SeededRng;
+    use crate::env::sim::SeededRng;
     use proptest::prelude::*;
     use std::collections::{BTreeSet, HashMap};
 

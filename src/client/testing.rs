@@ -1,30 +1,369 @@
-//! What the client's tests need: seeded randomness.
+//! What the client's tests need: a node in memory. Its shard is the real state machine, its
+//! chunks are a map, and it can lose replies, cut streams and lie about bytes.
 
-use super::{Client, ConnectOptions, GetOptions, NoProgress, OpIds, Pages, PutOptions};
-use crate::env::{Env, Rng};
-use crate::types::{DfsPath, ReadLevel};
+use super::core::Core;
+use super::link::Link;
+use super::wire::{Bulk, Dial, Wire};
+use super::{Client, ConnectOptions, GetOptions, NoProgress, OpIds, Pages, PutOptions, endpoints};
+use crate::codec;
+use crate::env::{Env, sim};
+use crate::error::{Code, Error, Result};
+use crate::proto::{Answer, Call, ChunkLocation, Resolved, RouteView, Ticket, TicketRight, WhoAmI};
+use crate::shard::command::Request;
+use crate::shard::read::{self, ListQuery, Listing};
+use crate::shard::records::Settings;
+use crate::shard::testing::TestShard;
+use crate::types::{
+    ChunkHash, ClusterId, ContentId, DfsPath, GroupId, Inode, Mac, NodeId, ReadLevel, ShardTime,
+    UploadId,
+};
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// A small generator (splitmix64), the same for the same seed.
-pub(crate) struct SeededRng(Mutex<u64>);
+/// What goes wrong, how many times still.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// Changes that are executed but not answered.
+    pub(crate) lost_replies: u32,
+    /// Changes that get an answer that they may be tried again.
+    pub(crate) busy: u32,
+    /// Chunk streams (either way) that end in the middle.
+    pub(crate) cut_streams: u32,
+    /// Chunks given with a flipped bit.
+    pub(crate) flipped: u32,
+    /// Chunks stored before no more are taken; `None`: no end.
+    pub(crate) chunks_until_down: Option<u32>,
+}
 
-impl SeededRng {
-    pub(crate) fn new(seed: u64) -> Self {
-        SeededRng(Mutex::new(seed))
+/// What happened.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) requests: u32,
+    pub(crate) chunks_put: u32,
+    pub(crate) chunk_bytes_put: u64,
+    pub(crate) chunks_got: u32,
+}
+
+pub(crate) struct State {
+    pub(crate) shard: TestShard,
+    pub(crate) chunks: HashMap<ChunkHash, Bytes>,
+    pub(crate) faults: Faults,
+    pub(crate) counts: Counts,
+}
+
+/// A cluster of one node.
+#[derive(Clone)]
+pub(crate) struct TestNode(pub(crate) Arc<Mutex<State>>);
+
+pub(crate) const CHUNK: u64 = 4_096;
+pub(crate) const INLINE: u64 = 100;
+const USER: &str = "ann";
+
+impl TestNode {
+    pub(crate) fn new() -> TestNode {
+        let settings = Settings {
+            inline_bytes: INLINE,
+            chunk_bytes: CHUNK,
+            ..Settings::default()
+        };
+        let mut shard = TestShard::new(settings);
+        // The root belongs to another user: this directory is for everybody.
+        shard.mkdir("/d");
+        TestNode(Arc::new(Mutex::new(State {
+            shard,
+            chunks: HashMap::new(),
+            faults: Faults::default(),
+            counts: Counts::default(),
+        })))
+    }
+
+    pub(crate) async fn client(&self, state_dir: Option<PathBuf>) -> Client {
+        let (env, _) = sim::env(7);
+        let targets = endpoints::parse_all(&["127.0.0.1:7400".to_owned()]).unwrap();
+        let core = Core {
+            link: Link::new(env.clone(), Box::new(self.clone()), targets),
+            env,
+            timeout: Duration::from_secs(10),
+            state_dir,
+            sessions: Default::default(),
+        };
+        core.connect().await.unwrap()
+    }
+
+    pub(crate) fn faults(&self, set: impl FnOnce(&mut Faults)) {
+        set(&mut self.0.lock().faults);
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        std::mem::take(&mut self.0.lock().counts)
     }
 }
 
-impl Rng for SeededRng {
-    fn fill(&self, out: &mut [u8]) {
-        let mut state = self.0.lock();
-        for part in out.chunks_mut(8) {
-            *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = *state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            let bytes = (z ^ (z >> 31)).to_le_bytes();
-            part.copy_from_slice(&bytes[..part.len()]);
+impl State {
+    fn answer(&mut self, call: Call) -> Result<Answer> {
+        let slot = &self.shard.slot;
+        Ok(match call {
+            Call::Hello { .. } => Answer::Hello(self.hello()),
+            Call::Mutate { request, .. } => self.mutate(&request)?,
+            Call::Stat { path, .. } => Answer::Stat(read::stat(slot, &path)?),
+            Call::StatMany { paths, .. } => {
+                Answer::StatMany(paths.iter().map(|path| read::stat(slot, path)).collect())
+            }
+            Call::List {
+                path,
+                after,
+                limit,
+                attrs,
+                known,
+                ..
+            } => {
+                let query = ListQuery {
+                    after: after.as_ref(),
+                    limit: limit as usize,
+                    attrs,
+                    known,
+                };
+                match read::list(slot, &path, &query)? {
+                    Listing::NotModified => Answer::NotModified,
+                    Listing::Page { dir, entries, more } => Answer::List { dir, entries, more },
+                }
+            }
+            Call::Resolve {
+                path,
+                version,
+                page,
+                pinned,
+                ..
+            } => {
+                let found = read::resolve(slot, &path, version, page, pinned)?;
+                let location = |chunk: &crate::shard::records::ChunkRef| ChunkLocation {
+                    hash: chunk.hash,
+                    len: chunk.len,
+                    mac: Mac([1; 16]),
+                };
+                Answer::Resolved(Resolved {
+                    chunks: found.chunks.iter().map(location).collect(),
+                    ticket: Some(ticket(TicketRight::Read {
+                        inode: found.file.inode,
+                        content: ContentId(0),
+                    })),
+                    file: found.file,
+                    inline: found.inline,
+                })
+            }
+            Call::Versions { path, .. } => Answer::Versions(read::versions(slot, &path)?),
+            Call::UploadTicket { parent, upload } => self.upload_ticket(parent, upload)?,
+            Call::Known { hashes, .. } => {
+                let known = read::knows(slot, USER, &hashes)?;
+                let proof = |known: bool| known.then_some(Mac([2; 16]));
+                Answer::Known(known.into_iter().map(proof).collect())
+            }
+            Call::Pin { hashes, .. } => {
+                let here = |(hash, _): &(ChunkHash, Mac)| self.chunks.contains_key(hash);
+                Answer::Pinned(hashes.iter().map(here).collect())
+            }
+            Call::OpStatus { session, lane, seq } => {
+                let row = read::lane(slot, session, crate::types::Lane(lane))?;
+                let row = row.filter(|row| row.seq.0 == seq);
+                Answer::OpStatus(row.map(|row| codec::encode(&row.outcomes).into()))
+            }
+            _ => return Err(Error::failed("not known here")),
+        })
+    }
+
+    fn upload_ticket(&self, parent: Inode, upload: UploadId) -> Result<Answer> {
+        match read::upload(&self.shard.slot, parent, upload)? {
+            Some(_) => Ok(Answer::Ticket(ticket(TicketRight::Write { upload }))),
+            None => Err(Error::not_found("no such upload")),
         }
+    }
+
+    fn mutate(&mut self, request: &[u8]) -> Result<Answer> {
+        self.counts.requests += 1;
+        if self.faults.busy > 0 {
+            self.faults.busy -= 1;
+            return Err(Error::new(Code::Busy, "too much to do"));
+        }
+        let mut request: Request = codec::decode(request)?;
+        request.user = USER.into();
+        request.group = "staff".into();
+        self.shard.time += 1;
+        let outcomes = self.shard.send(request);
+        if self.faults.lost_replies > 0 {
+            self.faults.lost_replies -= 1;
+            return Err(Error::unavailable("the connection was lost").unknown_outcome());
+        }
+        Ok(Answer::Mutated {
+            outcomes: codec::encode(&outcomes).into(),
+            time: ShardTime(self.shard.time),
+        })
+    }
+
+    fn hello(&self) -> WhoAmI {
+        WhoAmI {
+            cluster: ClusterId([5; 16]),
+            node: NodeId(1),
+            user: USER.into(),
+            version: "0".into(),
+            routes: vec![RouteView {
+                prefix: "/".into(),
+                shard: GroupId::FIRST,
+                leader: Some(NodeId(1)),
+                time: ShardTime(self.shard.time),
+            }],
+            inline_bytes: INLINE,
+            chunk_bytes: CHUNK,
+        }
+    }
+}
+
+fn ticket(right: TicketRight) -> Ticket {
+    Ticket {
+        right,
+        user: USER.into(),
+        expires: ShardTime(u64::MAX),
+        key_epoch: 0,
+        mac: Mac([0; 16]),
+    }
+}
+
+impl Dial for TestNode {
+    fn dial(&self, _to: SocketAddr, _timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Wire>>> {
+        async { Ok(Arc::new(self.clone()) as Arc<dyn Wire>) }.boxed()
+    }
+}
+
+impl Wire for TestNode {
+    fn call<'a>(&'a self, request: &'a [u8], _: Duration) -> BoxFuture<'a, Result<Bytes>> {
+        async move {
+            tokio::task::yield_now().await;
+            let call = codec::decode(request)?;
+            let answer = match self.0.lock().answer(call) {
+                Err(error) if error.may_have_happened => return Err(error),
+                Err(error) => Answer::Failed(error),
+                Ok(answer) => answer,
+            };
+            Ok(codec::encode(&answer).into())
+        }
+        .boxed()
+    }
+
+    fn open(&self) -> BoxFuture<'_, Result<Box<dyn Bulk>>> {
+        let stream = TestStream {
+            node: self.clone(),
+            call: None,
+            bytes: BytesMut::new(),
+            cut: false,
+        };
+        async { Ok(Box::new(stream) as Box<dyn Bulk>) }.boxed()
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+struct TestStream {
+    node: TestNode,
+    call: Option<Call>,
+    /// Received of a chunk that is put, or to be given of one that is got.
+    bytes: BytesMut,
+    cut: bool,
+}
+
+impl TestStream {
+    fn reply(&mut self) -> Result<Answer> {
+        let mut state = self.node.0.lock();
+        match self.call.clone() {
+            Some(Call::PutChunk { hash, len, .. }) => {
+                let whole = self.bytes.len() == len as usize;
+                if !whole || ChunkHash::of(&self.bytes) != hash {
+                    return Err(Error::corrupt("other bytes than announced"));
+                }
+                if state.faults.chunks_until_down == Some(0) {
+                    return Err(Error::unavailable("going down"));
+                }
+                if let Some(left) = &mut state.faults.chunks_until_down {
+                    *left -= 1;
+                }
+                state.counts.chunks_put += 1;
+                state.counts.chunk_bytes_put += u64::from(len);
+                state.chunks.insert(hash, self.bytes.split().freeze());
+                Ok(Answer::PutChunk)
+            }
+            Some(Call::GetChunk {
+                hash, offset, len, ..
+            }) => {
+                state.counts.chunks_got += 1;
+                let chunk = state.chunks.get(&hash).cloned();
+                let chunk = chunk.ok_or_else(|| Error::not_found("no such chunk"))?;
+                let (from, to) = (offset as usize, (offset + len) as usize);
+                self.bytes = BytesMut::from(&chunk[from..to]);
+                if state.faults.flipped > 0 {
+                    state.faults.flipped -= 1;
+                    self.bytes[0] ^= 1;
+                }
+                Ok(Answer::Chunk { len })
+            }
+            _ => Err(Error::failed("not a call for a stream")),
+        }
+    }
+}
+
+impl Bulk for TestStream {
+    fn send_frame<'a>(&'a mut self, frame: &'a [u8]) -> BoxFuture<'a, Result<()>> {
+        async move {
+            self.call = Some(codec::decode(frame)?);
+            let mut state = self.node.0.lock();
+            self.cut = state.faults.cut_streams > 0;
+            state.faults.cut_streams = state.faults.cut_streams.saturating_sub(1);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn recv_frame(&mut self) -> BoxFuture<'_, Result<Option<Bytes>>> {
+        async move {
+            let answer = self.reply().unwrap_or_else(Answer::Failed);
+            Ok(Some(codec::encode(&answer).into()))
+        }
+        .boxed()
+    }
+
+    fn send_bytes(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>> {
+        async move {
+            tokio::task::yield_now().await;
+            if self.cut {
+                self.call = None;
+                return Err(Error::unavailable("the stream was reset"));
+            }
+            self.bytes.extend_from_slice(&bytes);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn recv_bytes(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>>> {
+        async move {
+            tokio::task::yield_now().await;
+            if self.cut && self.bytes.len() < 2_000 {
+                return Err(Error::unavailable("the stream was reset"));
+            }
+            let len = self.bytes.len().min(max).min(1_000);
+            Ok((len > 0).then(|| self.bytes.split_to(len).freeze()))
+        }
+        .boxed()
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -46,7 +385,7 @@ fn futures_of_the_client_may_move_between_threads(
     movable(client.stat(path, ReadLevel::Stale));
     movable(client.mkdir(path, 0, false, &OpIds::Automatic));
     movable(pages.next_page());
-    movable(client.put_bytes(bytes::Bytes::new(), path, &put));
+    movable(client.put_bytes(Bytes::new(), path, &put));
     movable(client.put_file(local, path, &put, &NoProgress));
     movable(client.put_reader(reader, path, &put, &NoProgress));
     movable(client.put_tree(local, path, &put, &NoProgress));

@@ -1,6 +1,7 @@
 //! The seam below the client: how bytes get to a node. In production it is `net`; the client's
 //! own tests put a model of a node there. Nothing above this file knows about QUIC.
 
+use crate::env::Env;
 use crate::error::Result;
 use crate::net::{ALPN_CLIENT, ClientTls, Connection, Endpoint, Stream};
 use bytes::Bytes;
@@ -38,14 +39,16 @@ pub(crate) trait Bulk: Send {
 
 /// Dials over QUIC; one local socket for each address family, bound when first needed.
 pub(crate) struct NetDial {
+    env: Env,
     tls: ClientTls,
     v4: OnceCell<Endpoint>,
     v6: OnceCell<Endpoint>,
 }
 
 impl NetDial {
-    pub(crate) fn new(tls: ClientTls) -> Self {
+    pub(crate) fn new(env: Env, tls: ClientTls) -> Self {
         NetDial {
+            env,
             tls,
             v4: OnceCell::new(),
             v6: OnceCell::new(),
@@ -61,7 +64,7 @@ impl Dial for NetDial {
                 SocketAddr::V6(_) => (&self.v6, (Ipv6Addr::UNSPECIFIED, 0).into()),
             };
             let endpoint = cell
-                .get_or_try_init(|| Endpoint::bind(listen, None))
+                .get_or_try_init(|| Endpoint::bind(&self.env, listen, None))
                 .await?;
             let connection = endpoint
                 .connect(to, ALPN_CLIENT, &self.tls, timeout)

@@ -68,7 +68,7 @@ mod uploads;
 mod versions;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
