@@ -5,7 +5,7 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | 7 | [`cmd`] | one file a verb: arguments, one client call, print |
-//! | 6 | `sim` (tests) | simulated clusters |
+//! | 6 | [`bench`], `sim` (tests) | measuring a cluster, simulated clusters |
 //! | 5 | [`node`] | composition of one server process: groups, services, workers |
 //! | 4 | [`client`] | routes, sessions, retries, upload, download |
 //! | 3 | [`shard`], [`root`], [`raft`], [`ring`] | the metadata plane, its consensus, the data plane's placement |
@@ -16,6 +16,7 @@
 //! Siblings of one layer do not see each other. Where a low layer must call up, it defines a
 //! small trait and `node` implements it.
 
+pub mod bench;
 pub mod client;
 pub mod cluster;
 pub mod cmd;

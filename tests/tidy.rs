@@ -32,9 +32,13 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "bench",
+        &["client", "shard", "proto", "env", "error", "limits", "types", "codec"],
+    ),
+    (
         "cmd",
         &[
-            "node", "client", "shard", "net", "cluster", "proto", "env", "error", "limits", "types",
+            "bench", "node", "client", "shard", "net", "cluster", "proto", "env", "error", "limits", "types",
             "codec", "config",
         ],
     ),

@@ -16,7 +16,7 @@ const CREDENTIALS: &str = "node.dfs";
 const AUTHORITY: &str = "ca.dfs";
 const WHAT: &str = "data directory";
 /// What a directory may hold before `node` is written: a first start that was cut off.
-const BEFORE_META: [&str; 4] = [CREDENTIALS, AUTHORITY, "lock", "admin.dfs"];
+const BEFORE_META: [&str; 5] = [CREDENTIALS, AUTHORITY, "lock", "admin.dfs", "first-start"];
 
 /// Which node of which cluster a data directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,255 @@
+//! Calls on the namespace: changes and reads of the shard that owns a path.
+
+use super::Node;
+use super::service::Caller;
+use crate::codec;
+use crate::error::{Code, Error, Result};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_ITEMS_MAX, HAVE_HASHES_MAX, SESSION_LANES_MAX,
+};
+use crate::proto::{Answer, ChunkLocation, Resolved, RouteView, TicketRight, WhoAmI};
+use crate::shard;
+use crate::store::overlay::View;
+use crate::shard::command::{Chore, Op, Request};
+use crate::shard::read::{ListQuery, Listing};
+use crate::types::{
+    ChunkHash, Content, DfsPath, DirVersion, FileVersion, GroupId, Inode, Lane, Name, OpSeq,
+    ReadLevel, SessionId, UploadId,
+};
+use std::sync::Arc;
+
+/// A ticket serves for this much shard time; its key is forgotten soon after.
+const TICKET_MS: u64 = 24 * 3_600_000;
+/// Paths in one `StatMany`.
+const STAT_PATHS_MAX: usize = 4_096;
+
+impl Node {
+    pub(super) async fn hello(self: &Arc<Self>, caller: &Caller) -> Result<Answer> {
+        let settings = self.settings()?;
+        let leader = self.leads(&self.shard).then_some(self.id);
+        let route = RouteView {
+            prefix: "/".into(),
+            shard: self.shard.id,
+            leader,
+            time: self.shard.proposer.time(),
+        };
+        Ok(Answer::Hello(WhoAmI {
+            cluster: self.cluster,
+            node: self.id,
+            user: caller.user.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            routes: vec![route],
+            inline_bytes: settings.inline_bytes,
+            chunk_bytes: settings.chunk_bytes,
+        }))
+    }
+
+    pub(super) async fn mutate(
+        self: &Arc<Self>,
+        caller: &Caller,
+        shard: u64,
+        request: &[u8],
+    ) -> Result<Answer> {
+        if GroupId(shard) != self.shard.id {
+            return Err(Error::new(Code::Redirect, format!("shard {shard} is not on this node")));
+        }
+        let mut asked: Request = codec::decode(request)
+            .map_err(|e| Error::usage(format!("the change cannot be read ({})", e.message)))?;
+        judge(caller, &asked, request.len())?;
+        if asked.ops.iter().any(needs_space) {
+            self.must_have_space()?;
+        }
+        asked.user = caller.user.clone();
+        asked.group = caller.group.clone();
+        let (outcomes, time) = self.shard.proposer.propose(asked, request.len()).await?;
+        Ok(Answer::Mutated { outcomes: codec::encode(&outcomes).into(), time })
+    }
+
+    pub(super) async fn stat(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {
+        let entry = self.shard.read(level, move |view| shard::read::stat(view, &path)).await?;
+        Ok(Answer::Stat(entry))
+    }
+
+    pub(super) async fn stat_many(&self, paths: Vec<DfsPath>, level: ReadLevel) -> Result<Answer> {
+        if paths.len() > STAT_PATHS_MAX {
+            return Err(Error::usage(format!("more than {STAT_PATHS_MAX} paths in one request")));
+        }
+        let read = move |view: &View| {
+            paths
+                .iter()
+                .map(|path| match shard::read::stat(view, path) {
+                    Err(error) if error.code == Code::Corrupt => Err(error),
+                    answer => Ok(answer),
+                })
+                .collect()
+        };
+        Ok(Answer::StatMany(self.shard.read(level, read).await?))
+    }
+
+    pub(super) async fn list(
+        &self,
+        path: DfsPath,
+        after: Option<Name>,
+        limit: u32,
+        attrs: bool,
+        known: Option<DirVersion>,
+        level: ReadLevel,
+    ) -> Result<Answer> {
+        let read = move |view: &View| {
+            let query = ListQuery { after: after.as_ref(), limit: limit as usize, attrs, known };
+            shard::read::list(view, &path, &query)
+        };
+        Ok(match self.shard.read(level, read).await? {
+            Listing::NotModified => Answer::NotModified,
+            Listing::Page { dir, entries, more } => Answer::List { dir, entries, more },
+        })
+    }
+
+    pub(super) async fn resolve(
+        &self,
+        caller: &Caller,
+        path: DfsPath,
+        version: Option<FileVersion>,
+        page: u32,
+        pinned: Option<(Inode, FileVersion)>,
+        level: ReadLevel,
+    ) -> Result<Answer> {
+        let read =
+            move |view: &View| shard::read::resolve(view, &path, version, page, pinned);
+        let found = self.shard.read(level, read).await?;
+        let mut answer = Resolved {
+            inline: found.inline,
+            chunks: Vec::with_capacity(found.chunks.len()),
+            ticket: None,
+            file: found.file,
+        };
+        if let Content::Chunks { id, .. } = answer.file.attrs.content {
+            let right = TicketRight::Read { inode: answer.file.inode, content: id };
+            let expires = self.shard.proposer.time().plus_ms(TICKET_MS);
+            let ticket = self.tickets.issue(right, &caller.user, expires)?;
+            for chunk in found.chunks {
+                let mac = self.tickets.prove(&ticket.right, &caller.user, &chunk.hash)?;
+                answer.chunks.push(ChunkLocation { hash: chunk.hash, len: chunk.len, mac });
+            }
+            answer.ticket = Some(ticket);
+        }
+        Ok(Answer::Resolved(answer))
+    }
+
+    pub(super) async fn versions(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {
+        let read = move |view: &View| shard::read::versions(view, &path);
+        Ok(Answer::Versions(self.shard.read(level, read).await?))
+    }
+
+    pub(super) async fn deleted(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {
+        let read = move |view: &View| shard::read::deleted(view, &path);
+        Ok(Answer::Deleted(self.shard.read(level, read).await?))
+    }
+
+    pub(super) async fn upload_ticket(
+        &self,
+        caller: &Caller,
+        parent: Inode,
+        upload: UploadId,
+    ) -> Result<Answer> {
+        self.must_own_upload(caller, parent, upload).await?;
+        let expires = self.shard.proposer.time().plus_ms(TICKET_MS);
+        let right = TicketRight::Write { upload };
+        Ok(Answer::Ticket(self.tickets.issue(right, &caller.user, expires)?))
+    }
+
+    /// Tells of chunks only to those who reference them already: a hash alone opens nothing.
+    pub(super) async fn known(
+        &self,
+        caller: &Caller,
+        parent: Inode,
+        upload: UploadId,
+        hashes: Vec<ChunkHash>,
+    ) -> Result<Answer> {
+        if hashes.len() > HAVE_HASHES_MAX {
+            return Err(Error::usage(format!("more than {HAVE_HASHES_MAX} hashes in one request")));
+        }
+        self.must_own_upload(caller, parent, upload).await?;
+        let user = caller.user.clone();
+        let asked = hashes.clone();
+        let known = self
+            .shard
+            .read(ReadLevel::Linearizable, move |view| shard::read::knows(view, &user, &asked))
+            .await?;
+        let right = TicketRight::Write { upload };
+        let macs = hashes.iter().zip(known).map(|(hash, known)| {
+            known.then(|| self.tickets.prove(&right, &caller.user, hash)).transpose()
+        });
+        Ok(Answer::Known(macs.collect::<Result<_>>()?))
+    }
+
+    async fn must_own_upload(
+        &self,
+        caller: &Caller,
+        parent: Inode,
+        upload: UploadId,
+    ) -> Result<()> {
+        let read = move |view: &View| shard::read::upload(view, parent, upload);
+        match self.shard.read(ReadLevel::Linearizable, read).await? {
+            Some(found) if found.user == caller.user => Ok(()),
+            // A foreign upload is not told from none.
+            _ => Err(Error::not_found(format!("there is no upload {upload}"))
+                .hint("it was committed or has expired; put the file again")),
+        }
+    }
+
+    pub(super) async fn op_status(
+        &self,
+        session: SessionId,
+        lane: u16,
+        seq: u64,
+    ) -> Result<Answer> {
+        let read = move |view: &View| shard::read::lane(view, session, Lane(lane));
+        let row = self.shard.read(ReadLevel::Linearizable, read).await?;
+        let row = row.filter(|row| row.seq == OpSeq(seq));
+        Ok(Answer::OpStatus(row.map(|row| codec::encode(&row.outcomes).into())))
+    }
+
+    /// Cleans up deletions; with `now` also those that could still be brought back.
+    pub(super) async fn gc(&self, now: bool) -> Result<Answer> {
+        let records = crate::limits::CLEANUP_BATCH_DEFAULT as u32;
+        loop {
+            let done = self.shard.proposer.chore(Chore::Cleanup { records, now }).await?;
+            if !done.more {
+                let header = self.shard.read(ReadLevel::Linearizable, |view| {
+                    shard::read::header(view)
+                });
+                return Ok(Answer::Gc { left: header.await?.deletions });
+            }
+        }
+    }
+}
+
+/// True for operations that bring new data; everything else must work on a full disk.
+fn needs_space(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Mkdir { .. } | Op::Put { .. } | Op::Reserve { .. } | Op::Stage { .. } | Op::Copy { .. }
+    )
+}
+
+/// Bounds of one request, checked before it costs anything.
+fn judge(caller: &Caller, request: &Request, bytes: usize) -> Result<()> {
+    let refuse = |why: String| Err(Error::usage(why));
+    if request.ops.is_empty() || request.ops.len() > BATCH_ITEMS_MAX {
+        return refuse(format!("a request has 1 to {BATCH_ITEMS_MAX} operations"));
+    }
+    if bytes > 2 * BATCH_BYTES_MAX {
+        return refuse(format!("a request has at most {BATCH_BYTES_MAX} bytes of content"));
+    }
+    if request.lane.0 >= SESSION_LANES_MAX {
+        return refuse(format!("a session has {SESSION_LANES_MAX} lanes"));
+    }
+    if request.ops.iter().any(|op| matches!(op, Op::Settings(_))) {
+        caller.must_be_admin("change settings")?;
+    }
+    if request.ops.iter().any(|op| matches!(op, Op::SetAttrs { owner: Some(_), .. })) {
+        caller.must_be_admin("give files to another owner")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! Opens a data directory: makes it a new cluster's first node, or finds what it was.
+//!
+//! # First start
+//! `DIR/first-start` is made durable, then everything else (the groups' seeds folded, the log's
+//! purge marks, identities), `DIR/node` last; then the mark goes. A first start that was cut off
+//! leaves the mark without `DIR/node`: the next one removes what was made and begins anew. A
+//! directory with `DIR/node` is never seeded, and one with stores but neither file is refused:
+//! missing metadata is an error, not a new file system.
+
+use crate::cluster::{
+    ADMIN_DAYS, Authority, CA_DAYS, DirLock, Identity, NODE_DAYS, NodeFiles, NodeMeta, Validity,
+};
+use crate::config::ServerSettings;
+use crate::env::base::LmdbBase;
+use crate::env::{Env, MetaBase, OpenMode};
+use crate::error::{Error, Result};
+use crate::raft::seed_members;
+use crate::root::{self, TicketKey};
+use crate::shard;
+use crate::shard::records::Settings;
+use crate::store::chunks::ChunkStore;
+use crate::store::overlay::{FoldOptions, MetaStore, ReplicaMark, ReplicaRecord};
+use crate::store::reserve::Reserve;
+use crate::store::starts;
+use crate::store::wal::{LogPosition, Wal};
+use crate::types::{ClusterId, GroupId, LogIndex, NodeId, ReplicaId, Slot, Subject};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Address space of the metadata's and the pack index's maps: sparse, never resized.
+const META_MAP_BYTES: usize = 1 << 40;
+const INDEX_MAP_BYTES: usize = 1 << 38;
+/// Where the groups' records are on the first node.
+const ROOT_SLOT: Slot = Slot(1);
+const SHARD_SLOT: Slot = Slot(2);
+/// A seed counts as the first entry.
+const SEED: LogPosition = LogPosition { term: 0, leader: 0, index: LogIndex(1) };
+/// There from before the first byte of a first start until `DIR/node` is written.
+const FIRST_START: &str = "first-start";
+/// What a first start makes before `DIR/node`.
+const MADE: [&str; 7] = ["log", "meta", "chunks", "packs", "index", "starts", "reserve"];
+/// The first administrator.
+const ADMIN: &str = "admin";
+
+/// An opened data directory.
+pub(super) struct Opened {
+    pub files: NodeFiles,
+    pub start: u64,
+    pub wal: Arc<Wal>,
+    pub store: Arc<MetaStore>,
+    pub chunks: Arc<ChunkStore>,
+    pub reserve: Reserve,
+    /// The first administrator's identity, on the node that made the cluster.
+    pub admin: Option<Identity>,
+    /// Held as long as the process runs on the directory.
+    pub lock: DirLock,
+}
+
+/// Opens `settings.data`, making a new cluster there if it is empty.
+pub(super) async fn open(
+    env: &Env,
+    raft_env: &Env,
+    settings: &ServerSettings,
+) -> Result<Opened> {
+    let dir = &settings.data;
+    crate::cluster::prepare_dir(dir)?;
+    let lock = DirLock::acquire(dir)?;
+    remove_half_made(env, dir).await?;
+    let (files, new) = match NodeFiles::load(dir)? {
+        Some(files) => (files, false),
+        None => {
+            mark_first_start(env, dir).await?;
+            (new_node(env, settings)?, true)
+        }
+    };
+    let start = starts::next(&*env.disk, dir).await?;
+    let wal = Wal::open(raft_env.clone(), &dir.join("log")).await?;
+    let base = Arc::new(LmdbBase::open(&dir.join("meta"), META_MAP_BYTES)?);
+    let store = MetaStore::open(base, fold_options(settings))?;
+    store.recover_slots(env).await?;
+    let index: Arc<dyn MetaBase> =
+        Arc::new(LmdbBase::open(&dir.join("index"), INDEX_MAP_BYTES)?);
+    let chunks = ChunkStore::open(env.clone(), dir, index).await?;
+    let reserve = Reserve::new(env.disk.clone(), dir);
+    if new {
+        seed(env, &wal, &store, files.meta.cluster, files.meta.node, settings).await?;
+        files.create(dir)?;
+    }
+    unmark_first_start(env, dir).await?;
+    must_be_whole(&wal, &store, dir)?;
+    let admin = match Identity::load(&dir.join("admin.dfs")) {
+        Ok(identity) => Some(identity),
+        Err(_) if files.authority.is_none() => None,
+        Err(_) => Some(new_admin(env, &files)?),
+    };
+    Ok(Opened { files, start, wal, store, chunks, reserve, admin, lock })
+}
+
+/// Removes what a first start left that did not reach its end. Nothing in it was ever
+/// acknowledged: `DIR/node` is written before the node serves.
+async fn remove_half_made(env: &Env, dir: &Path) -> Result<()> {
+    let exists = |name: &'static str| {
+        let path = dir.join(name);
+        async move {
+            env.disk.exists(&path).await.map_err(|e| Error::io("look for", &path, &e))
+        }
+    };
+    if !exists(FIRST_START).await? || exists("node").await? {
+        return Ok(());
+    }
+    for name in MADE {
+        let path = dir.join(name);
+        let removed = match path.symlink_metadata() {
+            Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),
+            Ok(_) => std::fs::remove_file(&path),
+            Err(_) => Ok(()),
+        };
+        removed.map_err(|e| Error::io("remove", &path, &e))?;
+    }
+    Ok(())
+}
+
+async fn mark_first_start(env: &Env, dir: &Path) -> Result<()> {
+    let path = dir.join(FIRST_START);
+    let failed = |e: std::io::Error| Error::io("create", &path, &e);
+    if !env.disk.exists(&path).await.map_err(failed)? {
+        env.disk.open(&path, OpenMode::CreateNew).await.map_err(failed)?;
+    }
+    env.disk.sync_dir(dir).await.map_err(failed)
+}
+
+async fn unmark_first_start(env: &Env, dir: &Path) -> Result<()> {
+    let path = dir.join(FIRST_START);
+    let failed = |e: std::io::Error| Error::io("remove", &path, &e);
+    if env.disk.exists(&path).await.map_err(failed)? {
+        env.disk.remove(&path).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Identities of a new cluster's first node.
+fn new_node(env: &Env, settings: &ServerSettings) -> Result<NodeFiles> {
+    let cluster = ClusterId(env.rng.bytes16());
+    let node = NodeId(1);
+    let now = env.clock.wall();
+    let authority = Authority::create(&*env.rng, cluster, Validity::days(now, CA_DAYS))?;
+    let validity = Validity::days(now, NODE_DAYS);
+    let serial = serial(env);
+    let addresses = settings.advertise.as_slice();
+    let credentials =
+        authority.issue(&*env.rng, &Subject::Node(node), serial, validity, addresses)?;
+    let meta = NodeMeta { cluster, node, zone: settings.zone.clone(), rack: settings.rack.clone() };
+    Ok(NodeFiles { meta, credentials, authority: Some(authority) })
+}
+
+/// A certificate's number: at random, so that no counter has to survive anything.
+fn serial(env: &Env) -> u64 {
+    (env.rng.u64() >> 1).max(1)
+}
+
+/// The identity of the first administrator, made by the node that holds the CA.
+fn new_admin(env: &Env, files: &NodeFiles) -> Result<Identity> {
+    let authority = files.authority.as_ref().expect("asked only where the CA is");
+    let subject = Subject::user(ADMIN, ADMIN, true)?;
+    let validity = Validity::days(env.clock.wall(), ADMIN_DAYS);
+    let credentials = authority.issue(&*env.rng, &subject, serial(env), validity, &[])?;
+    Ok(Identity { addresses: Vec::new(), credentials })
+}
+
+/// Makes the root group and the shard of `/` from their seeds, and folds them: both are synced
+/// before either replica votes, appends or answers.
+async fn seed(
+    env: &Env,
+    wal: &Wal,
+    store: &Arc<MetaStore>,
+    cluster: ClusterId,
+    node: NodeId,
+    settings: &ServerSettings,
+) -> Result<()> {
+    let replica = |group, slot| ReplicaRecord {
+        group,
+        replica: ReplicaId(1),
+        slot,
+        mark: ReplicaMark { position: SEED, members: seed_members(&[(ReplicaId(1), node)]) },
+    };
+    let wall = env.clock.wall();
+    let mut key = [0; 32];
+    env.rng.fill(&mut key);
+    let root_seed = root::seed(cluster, wall, TicketKey { epoch: 1, key });
+    let first = shard::seed(GroupId::FIRST, ADMIN, ADMIN, shard_settings(settings), wall);
+    store.add_replica(replica(GroupId::ROOT, ROOT_SLOT), root_seed);
+    store.add_replica(replica(GroupId::FIRST, SHARD_SLOT), first);
+    for group in [GroupId::ROOT, GroupId::FIRST] {
+        wal.purge(group, SEED).await?;
+    }
+    store.fold(env, wal).await?;
+    Ok(())
+}
+
+fn fold_options(settings: &ServerSettings) -> FoldOptions {
+    // A machine whose memory is smaller than the number holds a smaller layer.
+    let bytes = usize::try_from(settings.fold_bytes).unwrap_or(usize::MAX);
+    FoldOptions { bytes, after: settings.fold_after }
+}
+
+/// The settings a new cluster's first shard begins with.
+fn shard_settings(settings: &ServerSettings) -> Settings {
+    let millis = |duration: std::time::Duration| {
+        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    };
+    Settings {
+        inline_bytes: settings.inline_bytes,
+        chunk_bytes: settings.chunk_bytes,
+        keep_versions: settings.keep_versions,
+        keep_for_ms: millis(settings.keep_for),
+        grace_ms: millis(settings.grace),
+        upload_ttl_ms: millis(settings.upload_ttl),
+    }
+}
+
+/// The replicas and their logs are there, and fit each other.
+fn must_be_whole(wal: &Wal, store: &MetaStore, dir: &Path) -> Result<()> {
+    for group in [GroupId::ROOT, GroupId::FIRST] {
+        let lost = |what: &str| {
+            Err(Error::corrupt(format!("the {what} of group {group} is missing"))
+                .at(dir.display())
+                .hint("restore the data directory from a backup"))
+        };
+        let Some((_, folded)) = store.replica(group) else { return lost("metadata") };
+        match wal.state(group).purged {
+            None => return lost("log"),
+            Some(purged) if purged > folded.mark.position => {
+                return Err(Error::corrupt(format!(
+                    "the metadata of group {group} ends at {}, its log begins behind {}: \
+                     the metadata is older than the log",
+                    folded.mark.position.index, purged.index
+                ))
+                .at(dir.display())
+                .hint("restore the data directory from a backup"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Proposals of one shard, gathered: requests that arrive while entries are on their way share
+//! the next log entry. Stamps each entry with shard time and wall clock.
+
+use crate::codec;
+use crate::env::Env;
+use crate::error::{Code, Error, Result};
+use crate::limits::{ENTRY_BYTES_MAX, ENTRY_ITEMS_MAX, PROPOSALS_QUEUED_MAX};
+use crate::raft::RaftGroup;
+use crate::shard::command::{Applied, Chore, ChoreDone, Command, Proposal, Request};
+use crate::shard::records::Outcome;
+use crate::store::overlay::MetaStore;
+use crate::types::ShardTime;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// Entries of one shard on their way at once: one is being synced while the next is gathered.
+const ENTRIES_IN_FLIGHT: usize = 3;
+
+/// Answers one request: the outcome of each of its operations and the shard's time.
+type Answered = Result<(Vec<Outcome>, ShardTime)>;
+
+enum Work {
+    Request { request: Request, bytes: usize, answer: oneshot::Sender<Answered> },
+    Chore { chore: Chore, answer: oneshot::Sender<Result<ChoreDone>> },
+}
+
+/// The queue in front of one shard's log.
+pub struct Proposer {
+    queue: mpsc::Sender<Work>,
+    store: Arc<MetaStore>,
+    time: Arc<ShardClock>,
+}
+
+/// Counts shard time between entries (see `shard`): the last value plus what the monotonic clock
+/// counted since it was learned.
+struct ShardClock {
+    env: Env,
+    last: Mutex<(ShardTime, Duration)>,
+}
+
+impl ShardClock {
+    fn now(&self) -> ShardTime {
+        let (time, at) = *self.last.lock();
+        time.plus_ms(self.env.clock.now().saturating_sub(at).as_millis() as u64)
+    }
+}
+
+impl Proposer {
+    pub fn start(
+        env: &Env,
+        raft: Arc<RaftGroup>,
+        store: Arc<MetaStore>,
+    ) -> Proposer {
+        let (send, receive) = mpsc::channel(PROPOSALS_QUEUED_MAX);
+        // The state takes the maximum: beginning at 0 until `set_time` only lets time stand still.
+        let last = Mutex::new((ShardTime(0), env.clock.now()));
+        let time = Arc::new(ShardClock { env: env.clone(), last });
+        let task = gather(env.clone(), raft, time.clone(), receive);
+        env.spawn.spawn("proposals", Box::pin(task));
+        Proposer { queue: send, store, time }
+    }
+
+    /// Counts on from this, the newest value in the state.
+    pub fn set_time(&self, time: ShardTime) {
+        *self.time.last.lock() = (time, self.time.env.clock.now());
+    }
+
+    /// The shard's time as this node counts it.
+    pub fn time(&self) -> ShardTime {
+        self.time.now()
+    }
+
+    /// Proposes a request and waits until it is applied.
+    ///
+    /// # Errors
+    /// `busy` or `redirect` when it certainly was not proposed; an error with
+    /// `may_have_happened` when its outcome is open. Refusals are outcomes, not errors.
+    pub async fn propose(&self, request: Request, bytes: usize) -> Answered {
+        let (answer, receive) = oneshot::channel();
+        self.enqueue(Work::Request { request, bytes, answer })?;
+        receive.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Proposes one bounded piece of the shard's own work.
+    pub async fn chore(&self, chore: Chore) -> Result<ChoreDone> {
+        let (answer, receive) = oneshot::channel();
+        self.enqueue(Work::Chore { chore, answer })?;
+        receive.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    fn enqueue(&self, work: Work) -> Result<()> {
+        let busy = |why: &str| Err(Error::new(Code::Busy, why.to_owned()).hint("try again"));
+        if self.store.is_full() {
+            return busy("the node is still writing earlier changes to disk");
+        }
+        self.queue.try_send(work).or_else(|_| busy("too many changes wait on this shard"))
+    }
+}
+
+fn stopping() -> Error {
+    Error::unavailable("the node is stopping").unknown_outcome()
+}
+
+async fn gather(
+    env: Env,
+    raft: Arc<RaftGroup>,
+    time: Arc<ShardClock>,
+    mut queue: mpsc::Receiver<Work>,
+) {
+    let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
+    let mut held: Option<Work> = None;
+    loop {
+        let Some(first) = (match held.take() {
+            Some(work) => Some(work),
+            None => queue.recv().await,
+        }) else {
+            return;
+        };
+        let permit = in_flight.clone().acquire_owned().await.expect("never closed");
+        let mut batch = Gathered::default();
+        batch.add(first);
+        while batch.has_room() {
+            match queue.try_recv() {
+                Ok(work) if batch.fits(&work) => batch.add(work),
+                Ok(work) => {
+                    held = Some(work);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let (raft, time, wall) = (raft.clone(), time.clone(), env.clock.wall());
+        env.spawn.spawn(
+            "proposal",
+            Box::pin(async move {
+                let proposal = Proposal {
+                    time: time.now(),
+                    wall,
+                    requests: batch.requests,
+                    chores: batch.chores,
+                };
+                let stamped = proposal.time;
+                let command = codec::encode(&Command::Propose(proposal)).into();
+                let reply = raft.propose(command).await;
+                drop(permit);
+                answer(reply, stamped, batch.answers, batch.chore_answers);
+            }),
+        );
+    }
+}
+
+#[derive(Default)]
+struct Gathered {
+    requests: Vec<Request>,
+    chores: Vec<Chore>,
+    answers: Vec<oneshot::Sender<Answered>>,
+    chore_answers: Vec<oneshot::Sender<Result<ChoreDone>>>,
+    items: usize,
+    bytes: usize,
+}
+
+impl Gathered {
+    fn size(work: &Work) -> (usize, usize) {
+        match work {
+            Work::Request { request, bytes, .. } => (request.ops.len(), *bytes),
+            // A chore writes as much as many operations do.
+            Work::Chore { .. } => (ENTRY_ITEMS_MAX / 4, 0),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.items < ENTRY_ITEMS_MAX && self.bytes < ENTRY_BYTES_MAX
+    }
+
+    fn fits(&self, work: &Work) -> bool {
+        let (items, bytes) = Self::size(work);
+        self.items + items <= ENTRY_ITEMS_MAX && self.bytes + bytes <= ENTRY_BYTES_MAX
+    }
+
+    fn add(&mut self, work: Work) {
+        let (items, bytes) = Self::size(&work);
+        self.items += items;
+        self.bytes += bytes;
+        match work {
+            Work::Request { request, answer, .. } => {
+                self.requests.push(request);
+                self.answers.push(answer);
+            }
+            Work::Chore { chore, answer } => {
+                self.chores.push(chore);
+                self.chore_answers.push(answer);
+            }
+        }
+    }
+}
+
+/// Hands each waiter its part. A waiter that has gone is not missed: its session knows.
+fn answer(
+    reply: Result<crate::raft::Reply>,
+    time: ShardTime,
+    answers: Vec<oneshot::Sender<Answered>>,
+    chores: Vec<oneshot::Sender<Result<ChoreDone>>>,
+) {
+    let applied = reply.map(|reply| {
+        *reply.downcast::<Applied>().expect("a shard's machine answers a proposal with Applied")
+    });
+    match applied {
+        Err(error) => {
+            answers.into_iter().for_each(|to| drop(to.send(Err(error.clone()))));
+            chores.into_iter().for_each(|to| drop(to.send(Err(error.clone()))));
+        }
+        Ok(applied) => {
+            for (to, outcomes) in answers.into_iter().zip(applied.requests) {
+                let _ = to.send(Ok((outcomes, time)));
+            }
+            for (to, done) in chores.into_iter().zip(applied.chores) {
+                let _ = to.send(Ok(done));
+            }
+        }
+    }
+}

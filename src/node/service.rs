@@ -1,0 +1,140 @@
+//! Serves streams: decodes a call, checks who asks, hands it on, sends the answer.
+
+use super::Node;
+use crate::codec;
+use crate::error::{Code, Error, Result};
+use crate::net::{Incoming, Peer, Service, Stream};
+use crate::proto::{Answer, Call};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+/// The caller of a request, as its certificate says.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub user: String,
+    pub group: String,
+    pub admin: bool,
+}
+
+impl Caller {
+    fn of(peer: &Peer) -> Result<Caller> {
+        match peer {
+            Peer::User { name, group, admin, .. } => {
+                Ok(Caller { user: name.clone(), group: group.clone(), admin: *admin })
+            }
+            Peer::Node(_) | Peer::Nobody => {
+                Err(Error::new(Code::Denied, "this identity is not a user's")
+                    .hint("use a user's identity file"))
+            }
+        }
+    }
+
+    /// # Errors
+    /// `denied` for everyone but administrators.
+    pub fn must_be_admin(&self, what: &str) -> Result<()> {
+        if self.admin {
+            return Ok(());
+        }
+        let error = Error::new(Code::Denied, format!("only an administrator may {what}"));
+        Err(error.hint("use an administrator's identity"))
+    }
+}
+
+/// The node as the endpoint sees it.
+pub(super) struct Calls(pub Arc<Node>);
+
+impl Service for Calls {
+    fn serve(&self, incoming: Incoming) -> BoxFuture<'static, ()> {
+        let node = self.0.clone();
+        Box::pin(async move {
+            let remote = incoming.remote;
+            if let Err(error) = serve(node, incoming).await {
+                // The peer went away or sent no call; there is nobody to tell.
+                tracing::debug!(%remote, %error, "a stream ended early");
+            }
+        })
+    }
+}
+
+/// One stream. An error here is the stream's own: every failure of a call is an answer.
+async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
+    let Incoming { peer, mut stream, .. } = incoming;
+    let Some(frame) = stream.recv_frame().await? else { return Ok(()) };
+    let started = node.env.clock.now();
+    let call = Caller::of(&peer).and_then(|caller| {
+        let call = codec::decode::<Call>(&frame)
+            .map_err(|e| Error::usage(format!("the request cannot be read ({})", e.message)))?;
+        Ok((caller, call))
+    });
+    let (caller, call) = match call {
+        Ok(both) => both,
+        Err(error) => return reply(&mut stream, &Answer::Failed(error)).await,
+    };
+    drop(frame);
+    let kind = node.metrics.kind_of(&call);
+    let failed = match call {
+        Call::PutChunk { ticket, hash, len } => {
+            let put = node.put_chunk(&caller, &ticket, hash, len, &mut stream).await;
+            let failed = put.is_err();
+            reply(&mut stream, &put.map_or_else(Answer::Failed, |()| Answer::PutChunk)).await?;
+            failed
+        }
+        Call::GetChunk { ticket, hash, mac, offset, len } => {
+            let range = (u64::from(offset), u64::from(len));
+            node.get_chunk(&caller, &ticket, hash, mac, range, &mut stream).await?
+        }
+        call => {
+            let answer = node.answer(&caller, call).await.unwrap_or_else(Answer::Failed);
+            reply(&mut stream, &answer).await?;
+            matches!(answer, Answer::Failed(_))
+        }
+    };
+    node.metrics.record(kind, node.env.clock.now().saturating_sub(started), failed);
+    Ok(())
+}
+
+pub(super) async fn reply(stream: &mut Stream, answer: &Answer) -> Result<()> {
+    stream.send_frame(&codec::encode(answer)).await?;
+    stream.finish()
+}
+
+impl Node {
+    /// Answers every call that is one frame each way.
+    async fn answer(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer> {
+        match call {
+            Call::Hello { .. } => self.hello(caller).await,
+            Call::Mutate { shard, request } => self.mutate(caller, shard, &request).await,
+            Call::Stat { path, level } => self.stat(path, level).await,
+            Call::StatMany { paths, level } => self.stat_many(paths, level).await,
+            Call::List { path, after, limit, attrs, known, level } => {
+                self.list(path, after, limit, attrs, known, level).await
+            }
+            Call::Resolve { path, version, page, pinned, level } => {
+                self.resolve(caller, path, version, page, pinned, level).await
+            }
+            Call::Versions { path, level } => self.versions(path, level).await,
+            Call::Deleted { path, level } => self.deleted(path, level).await,
+            Call::UploadTicket { parent, upload } => {
+                self.upload_ticket(caller, parent, upload).await
+            }
+            Call::Known { parent, upload, hashes } => {
+                self.known(caller, parent, upload, hashes).await
+            }
+            Call::Pin { ticket, hashes } => self.pin(caller, &ticket, hashes).await,
+            Call::Status => self.status().await.map(Answer::Status),
+            Call::Fsck { path, chunks } => {
+                caller.must_be_admin("check the cluster")?;
+                self.fsck(path, chunks).await.map(Answer::Fsck)
+            }
+            Call::Gc { now } => {
+                caller.must_be_admin("clean up the cluster")?;
+                self.gc(now).await
+            }
+            Call::OpStatus { session, lane, seq } => self.op_status(session, lane, seq).await,
+            Call::Metrics => self.metrics_text().await.map(Answer::Metrics),
+            Call::PutChunk { .. } | Call::GetChunk { .. } => {
+                unreachable!("calls with raw bytes are served above")
+            }
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Background work of a node: folding, compacting the log, the shard's chores, ticket keys.
+//! Each is a loop that finds its work in the state, so that a restart loses nothing.
+
+use super::Node;
+use crate::error::{Code, Error, Result};
+use crate::limits::{CLEANUP_BATCH_DEFAULT, GIB, SESSION_HORIZON_MS, SESSION_ROWS_MAX};
+use crate::root::{self, RootCommand, TicketKey};
+use crate::shard::command::Chore;
+use crate::shard::records::{ChangeRow, Deleted, Header};
+use crate::shard::{keys, read, records};
+use crate::store::SlotRead;
+use crate::store::overlay::View;
+use crate::store::reserve::LOW_SPACE_BYTES;
+use crate::types::{GroupId, Inode, Revision, ShardTime};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often the fold looks whether there is work.
+const FOLD_LOOK: Duration = Duration::from_millis(50);
+/// How often the free space is looked at.
+const SPACE_LOOK: Duration = Duration::from_secs(1);
+/// Folded entries at which a group's log is let go.
+const COMPACT_ENTRIES: u64 = 10_000;
+/// How often chores look for work.
+const CHORES_EVERY: Duration = Duration::from_secs(1);
+/// How often everything but cleanup is looked at.
+const SLOW_CHORES_EVERY: Duration = Duration::from_secs(60);
+/// How often old versions are looked through.
+const VERSIONS_EVERY: Duration = Duration::from_secs(3_600);
+/// How often tickets get a new key.
+const TICKET_KEY_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// Change rows are kept for this long, or up to this many bytes.
+const CHANGES_MS: u64 = 24 * 3_600_000;
+const CHANGES_BYTES: u64 = GIB;
+/// Rows of one chore entry.
+const ROWS: u32 = 1_000;
+
+/// Starts all loops. They end with the process.
+pub(super) fn start(node: &Arc<Node>) {
+    let spawn = &node.env.spawn;
+    spawn.spawn("fold", Box::pin(fold_loop(node.clone())));
+    spawn.spawn("chores", Box::pin(chores_loop(node.clone())));
+    spawn.spawn("ticket keys", Box::pin(ticket_keys_loop(node.clone())));
+    spawn.spawn("space", Box::pin(space_loop(node.clone())));
+    spawn.spawn("slots", Box::pin(slots_loop(node.clone())));
+}
+
+/// Removes slots that no replica uses any more, slice by slice.
+async fn slots_loop(node: Arc<Node>) {
+    loop {
+        match node.store.remove_slice(&node.env).await {
+            Ok(true) => tokio::time::sleep(FOLD_LOOK).await,
+            Ok(false) => tokio::time::sleep(SLOW_CHORES_EVERY).await,
+            Err(error) => {
+                tracing::warn!(%error, "an unused slot could not be removed; again soon");
+                tokio::time::sleep(SLOW_CHORES_EVERY).await;
+            }
+        }
+    }
+}
+
+async fn space_loop(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(SPACE_LOOK).await;
+        node.look_at_space().await;
+        if !node.low_space.load(Ordering::Relaxed)
+            && let Err(error) = node.reserve.fill().await
+        {
+            tracing::warn!(%error, "the reserved space could not be filled");
+        }
+    }
+}
+
+async fn fold_loop(node: Arc<Node>) {
+    let mut last = node.env.clock.now();
+    loop {
+        tokio::time::sleep(FOLD_LOOK).await;
+        let waited = node.env.clock.now().saturating_sub(last);
+        let due = waited >= node.store.options().after && node.store.active_bytes() > 0;
+        if !due && !node.store.wants_fold() {
+            continue;
+        }
+        if let Err(error) = node.fold_and_compact().await {
+            tracing::error!(%error, "folding metadata failed; changes are refused until it works");
+            if error.code == Code::NoSpace
+                && let Err(error) = node.reserve.release().await
+            {
+                tracing::error!(%error, "the reserved space could not be released");
+            }
+        }
+        last = node.env.clock.now();
+    }
+}
+
+impl Node {
+    /// Sees whether there is space for new data.
+    pub(super) async fn look_at_space(&self) {
+        let space = match self.env.disk.space(&self.data).await {
+            Ok(space) => space,
+            Err(error) => {
+                tracing::warn!(%error, "the free space cannot be asked for");
+                return;
+            }
+        };
+        let low = space.available < LOW_SPACE_BYTES;
+        if self.low_space.swap(low, Ordering::Relaxed) != low {
+            tracing::warn!(available = space.available, low, "space for new data has changed");
+        }
+    }
+
+    /// # Errors
+    /// `no_space` while there is too little space for new data.
+    pub(super) fn must_have_space(&self) -> Result<()> {
+        if !self.low_space.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Error::new(Code::NoSpace, format!("the disk of node {} is full", self.id))
+            .hint("delete something, or give the node a larger disk"))
+    }
+
+    /// Folds, then lets the logs go up to what is folded where that frees something.
+    pub(super) async fn fold_and_compact(&self) -> Result<()> {
+        let started = self.env.clock.now();
+        let folded = self.store.fold(&self.env, &self.wal).await?;
+        let took = self.env.clock.now().saturating_sub(started);
+        tracing::debug!(records = folded.records, bytes = folded.bytes, ?took, "folded");
+        // All but the newest segment: letting go of their entries frees them.
+        let pinning: BTreeSet<GroupId> =
+            self.wal.pinned().into_iter().flat_map(|(_, groups)| groups).collect();
+        for raft in [&self.root.raft, &self.shard.raft] {
+            let group = raft.status().group;
+            let Some((_, folded)) = self.store.replica(group) else { continue };
+            let purged = self.wal.state(group).purged.map_or(0, |purged| purged.index.0);
+            let beyond = folded.mark.position.index.0.saturating_sub(purged);
+            if beyond >= COMPACT_ENTRIES || (beyond > 0 && pinning.contains(&group)) {
+                raft.compact().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn chores_loop(node: Arc<Node>) {
+    let mut chores = Chores { next_due: None, slow_at: Duration::ZERO, versions_at: Duration::ZERO };
+    loop {
+        tokio::time::sleep(CHORES_EVERY).await;
+        if !node.leads(&node.shard) {
+            continue;
+        }
+        match chores.run(&node).await {
+            Ok(()) => {}
+            // The queue is full of users' work: chores wait.
+            Err(error) if error.code == Code::Busy => {}
+            Err(error) => tracing::warn!(%error, "background work of the shard failed; again soon"),
+        }
+    }
+}
+
+struct Chores {
+    /// Shard time at which the next deletion is due; `None`: not known.
+    next_due: Option<ShardTime>,
+    slow_at: Duration,
+    versions_at: Duration,
+}
+
+impl Chores {
+    async fn run(&mut self, node: &Arc<Node>) -> Result<()> {
+        let header = look(node, |view| read::header(view)).await?;
+        self.cleanup(node, &header).await?;
+        let now = node.env.clock.now();
+        if now >= self.slow_at {
+            self.slow_at = now + SLOW_CHORES_EVERY;
+            self.expire(node, &header).await?;
+            // Settings may have changed what is due.
+            self.next_due = None;
+        }
+        if now >= self.versions_at {
+            self.versions_at = now + VERSIONS_EVERY;
+            expire_versions(node).await?;
+        }
+        Ok(())
+    }
+
+    /// Cleans up deletions that are due, giving way to users' work between batches.
+    async fn cleanup(&mut self, node: &Arc<Node>, header: &Header) -> Result<()> {
+        if header.deletions == 0 {
+            return Ok(());
+        }
+        if self.next_due.is_none() {
+            self.next_due = look(node, next_due).await?;
+        }
+        if self.next_due.is_none_or(|due| due > node.shard.proposer.time()) {
+            return Ok(());
+        }
+        let records = CLEANUP_BATCH_DEFAULT as u32;
+        repeat(node, || Chore::Cleanup { records, now: false }).await?;
+        self.next_due = None;
+        Ok(())
+    }
+
+    /// Everything that ends by shard time and is looked at once a minute. Nothing is logged
+    /// where nothing can expire.
+    async fn expire(&self, node: &Arc<Node>, header: &Header) -> Result<()> {
+        if look(node, |view| any_in(view, keys::UPLOADS)).await? {
+            repeat(node, || Chore::ExpireUploads { uploads: ROWS }).await?;
+        }
+        let now = node.shard.proposer.time();
+        let oldest = look(node, oldest_lane).await?;
+        let old = oldest.is_some_and(|minute| minute * 60_000 + SESSION_HORIZON_MS < now.0);
+        if old || header.lanes > SESSION_ROWS_MAX {
+            repeat(node, || Chore::ExpireLanes { lanes: ROWS }).await?;
+        }
+        trim_changes(node, header).await
+    }
+}
+
+/// Proposes a chore until there is no more of it, at half the speed it could have, so that
+/// users' requests find room between.
+async fn repeat(node: &Arc<Node>, chore: impl Fn() -> Chore) -> Result<()> {
+    loop {
+        let started = node.env.clock.now();
+        let done = node.shard.proposer.chore(chore()).await?;
+        if !done.more {
+            return Ok(());
+        }
+        tokio::time::sleep(node.env.clock.now().saturating_sub(started)).await;
+    }
+}
+
+async fn expire_versions(node: &Arc<Node>) -> Result<()> {
+    if !look(node, |view| any_in(view, keys::VERSIONS)).await? {
+        return Ok(());
+    }
+    let mut behind = Inode(0);
+    loop {
+        let chore = Chore::ExpireVersions { behind, rows: ROWS };
+        let done = node.shard.proposer.chore(chore).await?;
+        if !done.more || done.next == Inode(0) {
+            return Ok(());
+        }
+        behind = done.next;
+        tokio::time::sleep(FOLD_LOOK).await;
+    }
+}
+
+/// Keeps the change rows of the last day, and at most their bound in bytes.
+async fn trim_changes(node: &Arc<Node>, header: &Header) -> Result<()> {
+    let mut header = header.clone();
+    loop {
+        let now = node.shard.proposer.time();
+        let first = header.changes_trimmed;
+        let old = look(node, move |view| first_change(view, first)).await?;
+        let aged = old.is_some_and(|(_, time)| now.since(time) > CHANGES_MS);
+        let Some((revision, _)) = old.filter(|_| aged || header.changes_bytes > CHANGES_BYTES) else {
+            return Ok(());
+        };
+        let upto = Revision(revision.0.saturating_add(u64::from(ROWS)).min(header.revision.0));
+        node.shard.proposer.chore(Chore::TrimChanges { upto, rows: ROWS }).await?;
+        tokio::time::sleep(FOLD_LOOK).await;
+        header = look(node, |view| read::header(view)).await?;
+    }
+}
+
+/// Looks at the applied state as it is, without a barrier: chores decide nothing by it that the
+/// state machine does not judge again.
+async fn look<T: Send + 'static>(
+    node: &Arc<Node>,
+    read: impl FnOnce(&View) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    node.shard.read(crate::types::ReadLevel::Stale, read).await
+}
+
+fn any_in(view: &View, table: u8) -> Result<bool> {
+    let mut any = false;
+    let start = keys::table(table);
+    view.scan(&start, keys::after(&start).as_deref(), &mut |_, _| {
+        any = true;
+        Ok(false)
+    })?;
+    Ok(any)
+}
+
+/// When the first deletion is due; `None` without deletions.
+fn next_due(view: &View) -> Result<Option<ShardTime>> {
+    let mut due: Option<ShardTime> = None;
+    let start = keys::table(keys::DELETED);
+    view.scan(&start, keys::after(&start).as_deref(), &mut |_, row| {
+        let row: Deleted = records::decode(row)?;
+        due = Some(due.map_or(row.due, |due| due.min(row.due)));
+        Ok(true)
+    })?;
+    Ok(due)
+}
+
+/// The minute of the lane that was used longest ago.
+fn oldest_lane(view: &View) -> Result<Option<u64>> {
+    let mut oldest = None;
+    let start = keys::table(keys::LANES_BY_AGE);
+    view.scan(&start, keys::after(&start).as_deref(), &mut |key, _| {
+        oldest = keys::number_at(key, 1);
+        Ok(false)
+    })?;
+    Ok(oldest)
+}
+
+/// The oldest change row behind a revision, and its time.
+fn first_change(view: &View, behind: Revision) -> Result<Option<(Revision, ShardTime)>> {
+    let mut first = None;
+    let table = keys::table(keys::CHANGES);
+    let end = keys::after(&table);
+    view.scan(&keys::change(behind.next()), end.as_deref(), &mut |key, row| {
+        let row: ChangeRow = records::decode(row)?;
+        first = keys::number_at(key, 1).map(|revision| (Revision(revision), row.time));
+        Ok(false)
+    })?;
+    Ok(first)
+}
+
+/// Makes a new ticket key each day of running, and takes what the root group holds.
+async fn ticket_keys_loop(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(TICKET_KEY_EVERY).await;
+        if let Err(error) = node.renew_ticket_key().await {
+            tracing::warn!(%error, "no new ticket key; the old one serves on");
+        }
+    }
+}
+
+impl Node {
+    async fn renew_ticket_key(&self) -> Result<()> {
+        self.root.raft.read_barrier().await?;
+        let newest = root::ticket_keys(&self.root.machine.view()?)?;
+        let epoch = newest.last().map_or(1, |key| key.epoch + 1);
+        let mut key = [0; 32];
+        self.env.rng.fill(&mut key);
+        self.root.propose(&RootCommand::AddTicketKey(TicketKey { epoch, key })).await?;
+        self.take_ticket_keys()
+    }
+
+    /// Takes the ticket keys that this node's replica of the root group holds.
+    pub(super) fn take_ticket_keys(&self) -> Result<()> {
+        let keys = root::ticket_keys(&self.root.machine.view()?)?;
+        if keys.is_empty() {
+            return Err(Error::corrupt("the root group holds no ticket key"));
+        }
+        self.tickets.set_keys(keys);
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! What a user does with one node, through real processes: files in and out, names, versions.
+
+mod support;
+
+use support::{Node, bytes, tree};
+
+#[test]
+fn a_tree_goes_in_and_comes_out_the_same() {
+    let node = Node::start();
+    for at in 0..40u64 {
+        let dir = format!("tree/d{}/e{}", at % 5, at % 3);
+        // From nothing over inline and packed to several chunks.
+        let len = [0, 1, 100, 4096, 16 << 10, (16 << 10) + 1, 200_000][at as usize % 7];
+        node.write(&format!("{dir}/f{at}"), &bytes(at, len));
+    }
+    node.write("tree/large", &bytes(99, (33 << 20) + 7));
+    node.dfs(&["put", "-r", "tree", "/stored"]).ok();
+    node.dfs(&["get", "-r", "/stored", "back"]).ok();
+    assert_eq!(tree(&node.path("tree")), tree(&node.path("back")));
+
+    let listing = node.dfs(&["ls", "/stored"]).ok();
+    assert_eq!(listing, "d0/\nd1/\nd2/\nd3/\nd4/\nlarge\n");
+    assert_eq!(node.dfs(&["cat", "/stored/large"]).status, 0);
+    node.dfs(&["fsck"]).ok();
+}
+
+#[test]
+fn a_pipe_goes_in_and_ranges_come_out() {
+    let node = Node::start();
+    let content = bytes(7, 20_000_000);
+    let stored = node.dfs_with(&["--json", "put", "-", "/piped"], &content).json();
+    let stored = if stored.is_array() { stored[0].clone() } else { stored };
+    assert_eq!(stored["size"], 20_000_000);
+    assert_eq!(stored["version"], 1);
+    assert_eq!(stored["hash"], blake3::hash(&content).to_hex().to_string());
+    node.dfs(&["get", "/piped", "back"]).ok();
+    assert!(std::fs::read(node.path("back")).unwrap() == content);
+    node.dfs(&["get", "--range", "16777000-16778000", "/piped", "part"]).ok();
+    assert!(std::fs::read(node.path("part")).unwrap() == content[16_777_000..16_778_000]);
+}
+
+#[test]
+fn a_put_never_drops_a_write_it_has_not_seen() {
+    let node = Node::start();
+    node.write("a", b"one");
+    node.write("b", b"two");
+    node.dfs(&["put", "a", "/f"]).ok();
+    let refused = node.dfs(&["--json", "put", "b", "/f"]).error(4);
+    assert_eq!((&refused["code"], &refused["current_version"]), (&"exists".into(), &1.into()));
+    node.dfs(&["put", "--overwrite", "b", "/f"]).ok();
+    let stale = node.dfs(&["--json", "put", "--if-version", "1", "a", "/f"]).error(4);
+    assert_eq!((&stale["code"], &stale["current_version"]), (&"conflict".into(), &2.into()));
+    node.dfs(&["put", "--if-version", "2", "a", "/f"]).ok();
+    assert_eq!(node.dfs(&["cat", "/f"]).ok(), "one");
+
+    let versions = node.dfs(&["--json", "versions", "/f"]).ok();
+    assert!(versions.contains("\"version\":3"), "{versions}");
+    assert_eq!(node.dfs(&["cat", "--version", "2", "/f"]).ok(), "two");
+    node.dfs(&["get", "--version", "1", "/f", "old"]).ok();
+    assert_eq!(std::fs::read(node.path("old")).unwrap(), b"one");
+    node.dfs(&["restore", "/f", "--version", "2"]).ok();
+    assert_eq!(node.dfs(&["cat", "/f"]).ok(), "two");
+    assert_eq!(node.dfs(&["--json", "stat", "/f"]).json()["version"], 4);
+}
+
+#[test]
+fn names_move_copy_and_go() {
+    let node = Node::start();
+    node.write("a", b"content");
+    node.dfs(&["mkdir", "-p", "/x/y/z"]).ok();
+    node.dfs(&["put", "a", "/x/y/"]).ok();
+    node.dfs(&["mv", "/x/y", "/moved"]).ok();
+    assert_eq!(node.dfs(&["ls", "/moved"]).ok(), "a\nz/\n");
+    assert_eq!(node.dfs(&["ls", "/x"]).ok(), "");
+    node.dfs(&["cp", "/moved/a", "/copy"]).ok();
+    assert_eq!(node.dfs(&["cat", "/copy"]).ok(), "content");
+    node.dfs(&["cp", "-r", "/moved", "/tree"]).ok();
+    assert_eq!(node.dfs(&["cat", "/tree/a"]).ok(), "content");
+    node.dfs(&["mv", "/moved", "/moved/z/inside"]).fails(2);
+    node.dfs(&["rm", "/moved"]).fails(4);
+    node.dfs(&["rm", "-r", "/moved"]).ok();
+    node.dfs(&["stat", "/moved/a"]).fails(3);
+    node.dfs(&["mkdir", "/moved"]).ok();
+    assert_eq!(node.dfs(&["ls", "/moved"]).ok(), "");
+    node.dfs(&["rmdir", "/moved"]).ok();
+    node.dfs(&["rm", "/copy"]).ok();
+    assert_eq!(node.dfs(&["--json", "du", "/"]).status, 0);
+    node.dfs(&["fsck"]).ok();
+}
+
+#[test]
+fn everything_is_there_after_a_stop_and_a_start() {
+    let mut node = Node::start();
+    node.write("a", &bytes(1, 3_000_000));
+    node.write("b", b"small");
+    node.dfs(&["mkdir", "/d"]).ok();
+    node.dfs(&["put", "a", "b", "/d/"]).ok();
+    let before = node.dfs(&["--json", "ls", "/d"]).ok();
+    assert_eq!(node.stop(), 0);
+    node.run();
+    assert_eq!(node.dfs(&["--json", "ls", "/d"]).ok(), before);
+    node.kill();
+    node.run();
+    assert_eq!(node.dfs(&["--json", "ls", "/d"]).ok(), before);
+    node.dfs(&["get", "/d/a", "back"]).ok();
+    assert!(std::fs::read(node.path("back")).unwrap() == bytes(1, 3_000_000));
+    node.dfs(&["fsck"]).ok();
+}
+
+#[test]
+fn a_second_process_on_the_data_directory_is_refused() {
+    let node = Node::start();
+    let second = node.command(&["serve", "--data", "data", "--listen", "127.0.0.1:0"]).output();
+    let second = second.unwrap();
+    assert_eq!(second.status.code(), Some(7));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("in use"), "{second:?}");
+}
