@@ -1,3 +1,7 @@
-//! The `dfs` binary.
+//! The `dfs` binary: hands its arguments to `cmd` and ends with the status that comes back.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(dfs::cmd::main(std::env::args_os()))
+}

@@ -1,0 +1,147 @@
+//! What a verb is run with: the global flags and settings, standard output, and the way to the
+//! cluster.
+
+use super::failure::{Outcome, tell};
+use super::globals::Globals;
+use super::output::Output;
+use crate::client::{Client, ConnectOptions};
+use crate::cluster::{Identity, default_identity_path};
+use crate::config::{Config, state_dir};
+use crate::env::Env;
+use crate::error::{Code, Error, Result};
+use crate::limits::{REQUEST_TIMEOUT, WINDOW_BYTES_DEFAULT};
+use crate::net::ClientTls;
+use crate::types::DfsPath;
+use std::io::IsTerminal;
+use std::path::Path;
+
+/// Shared by everything one command does.
+pub struct Context {
+    pub globals: Globals,
+    /// Files, environment and flags, laid over each other.
+    pub config: Config,
+    pub out: Output,
+    /// The world: clock, randomness, tasks, disk.
+    pub env: Env,
+}
+
+/// Looks up an environment variable; one that is not UTF-8 counts as not set.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Context {
+    /// # Errors
+    /// `usage` for settings or flags that are none.
+    pub fn new(globals: Globals, env: Env) -> Result<Context> {
+        let mut config = Config::load(globals.config.as_deref(), &variable)?;
+        globals.apply(&mut config)?;
+        Ok(Context {
+            globals,
+            config,
+            out: Output::stdout(),
+            env,
+        })
+    }
+
+    pub fn json(&self) -> bool {
+        self.globals.json
+    }
+
+    pub fn quiet(&self) -> bool {
+        self.globals.quiet
+    }
+
+    pub fn verbose(&self) -> bool {
+        self.globals.verbose > 0
+    }
+
+    /// A bar is for a person who looks at standard error and did not ask for silence.
+    pub fn shows_progress(&self) -> bool {
+        let unwanted = self.globals.quiet || self.globals.no_progress || self.globals.json;
+        !unwanted && std::io::stderr().is_terminal()
+    }
+
+    /// A line on standard error with `-v`.
+    pub fn note(&self, text: impl std::fmt::Display) {
+        if self.verbose() {
+            tell(text);
+        }
+    }
+
+    /// The id an operation was sent under, with `-v`.
+    pub fn note_op(&self, path: &DfsPath, op_id: &str) {
+        self.note(format_args!("{path}: operation {op_id}"));
+    }
+
+    /// Bytes in flight of one transfer.
+    pub fn window_bytes(&self) -> u64 {
+        self.config.client.window.unwrap_or(WINDOW_BYTES_DEFAULT)
+    }
+
+    /// Connects as whom and where the settings say.
+    ///
+    /// # Errors
+    /// `denied` without an identity, with what to do; those of [`Client::connect`].
+    pub async fn connect(&self) -> Outcome<Client> {
+        let identity = load_identity(self.config.client.identity.as_deref())?;
+        let mut endpoints = self.config.client.cluster.clone();
+        if endpoints.is_empty() {
+            endpoints = identity.addresses.clone();
+        }
+        let tls = ClientTls::new(&identity.credentials)?;
+        let mut options = ConnectOptions::new(endpoints, tls);
+        options.timeout = self.config.client.timeout.unwrap_or(REQUEST_TIMEOUT);
+        options.state_dir = state_dir(&variable);
+        Ok(Client::connect(self.env.clone(), options).await?)
+    }
+}
+
+/// Reads the identity named, or the one in the default place.
+///
+/// # Errors
+/// `denied` when there is none: with what to do if none was named.
+fn load_identity(named: Option<&Path>) -> Result<Identity> {
+    if let Some(path) = named {
+        return Identity::load(path);
+    }
+    let path = default_identity_path()?;
+    if !path.exists() {
+        return Err(no_identity(&path));
+    }
+    Identity::load(&path)
+}
+
+fn no_identity(path: &Path) -> Error {
+    let why = format!(
+        "no identity to connect with (nothing at {})",
+        path.display()
+    );
+    Error::new(Code::Denied, why).hint(
+        "start a cluster with `dfs serve`, which writes DIR/admin.dfs, or name one with \
+         --identity FILE",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_identity_the_error_says_how_to_get_one() {
+        let error = no_identity(Path::new("/x"));
+        assert_eq!(error.code, Code::Denied);
+        assert_eq!(
+            error.to_string(),
+            "no identity to connect with (nothing at /x); start a cluster with `dfs serve`, \
+             which writes DIR/admin.dfs, or name one with --identity FILE"
+        );
+    }
+
+    #[test]
+    fn a_named_identity_that_is_missing_is_named() {
+        let error = load_identity(Some(Path::new("/nonexistent/me.dfs"))).unwrap_err();
+        assert_eq!(error.code, Code::Denied);
+        assert_eq!(error.path.as_deref(), Some("/nonexistent/me.dfs"));
+    }
+}

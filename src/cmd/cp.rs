@@ -1,0 +1,79 @@
+//! `dfs cp`: by reference, on the servers; no content travels.
+
+use super::context::Context;
+use super::copy::copy_tree;
+use super::failure::{Outcome, advise};
+use super::globals::OpFlag;
+use super::items::{Items, parse_paths, show_changed};
+use super::remote::{look, must_look};
+use super::targets::{self, Found, Target};
+use crate::client::{Client, OpIds};
+use crate::error::{Code, Error};
+use crate::types::{DfsPath, Precondition};
+
+/// Copy files and directories inside the cluster
+///
+/// The copies share their content with the originals. DST is a directory if it exists as one or
+/// ends in `/`; names that exist are refused. A tree that changes meanwhile is copied as it is
+/// met.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Directories with everything below
+    #[arg(short, long)]
+    recursive: bool,
+    #[command(flatten)]
+    op: OpFlag,
+    #[arg(value_name = "SRC", required = true)]
+    sources: Vec<String>,
+    #[arg(value_name = "DST", required = true)]
+    target: String,
+}
+
+pub async fn run(args: Args, cx: &Context) -> Outcome {
+    let sources = parse_paths(&args.sources)?;
+    let to = DfsPath::parse(&args.target)?;
+    let client = cx.connect().await?;
+    let tree = match &sources[..] {
+        [only] if args.recursive => must_look(&client, only).await? == Found::Dir,
+        _ => false,
+    };
+    let names: Vec<_> = sources.iter().map(DfsPath::name).collect();
+    let found = look(&client, &to).await?;
+    let target = Target {
+        typed: &args.target,
+        found,
+        sources: sources.len(),
+        tree,
+    };
+    let targets = targets::remote(target, &to, &names)?;
+    let mut items = Items::new(sources.len(), cx);
+    for (index, (from, to)) in sources.iter().zip(&targets).enumerate() {
+        let ids = args.op.nth(index, sources.len());
+        items.take(copy(cx, &client, from, to, args.recursive, &ids).await)?;
+    }
+    items.finish()
+}
+
+async fn copy(
+    cx: &Context,
+    client: &Client,
+    from: &DfsPath,
+    to: &DfsPath,
+    recursive: bool,
+    ids: &OpIds,
+) -> Outcome {
+    if recursive && must_look(client, from).await? == Found::Dir {
+        return copy_tree(cx, client, from, to, ids).await;
+    }
+    let copied = client.copy(from, None, to, Precondition::Absent, ids).await;
+    let changed = copied.map_err(|e| hint(e).at(from))?;
+    show_changed(cx, to, Some(from), &changed)
+}
+
+fn hint(error: Error) -> Error {
+    match error.code {
+        Code::Conflict => advise(error, "a directory needs cp -r"),
+        Code::Exists => advise(error, "remove it first, or choose another name"),
+        _ => error,
+    }
+}

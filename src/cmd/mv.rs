@@ -1,0 +1,71 @@
+//! `dfs mv`.
+
+use super::context::Context;
+use super::failure::{Outcome, advise};
+use super::globals::OpFlag;
+use super::items::{Change, parse_paths, send_all};
+use super::remote::look;
+use super::targets::{self, Target};
+use crate::error::{Code, Error};
+use crate::shard::command::Op;
+use crate::types::{DfsPath, Replacement};
+
+/// Move and rename files and directories
+///
+/// Atomic, and as quick for a large directory as for a file. DST is a directory if it exists as
+/// one or ends in `/`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The new name must be free (the default)
+    #[arg(long, conflicts_with = "overwrite")]
+    if_absent: bool,
+    /// A file may replace a file, a directory an empty directory
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    op: OpFlag,
+    #[arg(value_name = "SRC", required = true)]
+    sources: Vec<String>,
+    #[arg(value_name = "DST", required = true)]
+    target: String,
+}
+
+pub async fn run(args: Args, cx: &Context) -> Outcome {
+    let sources = parse_paths(&args.sources)?;
+    let to = DfsPath::parse(&args.target)?;
+    let client = cx.connect().await?;
+    let names: Vec<_> = sources.iter().map(DfsPath::name).collect();
+    let target = Target {
+        typed: &args.target,
+        found: look(&client, &to).await?,
+        sources: sources.len(),
+        // What the source is decides the shard: a directory may well be renamed to `new/`.
+        tree: true,
+    };
+    let targets = targets::remote(target, &to, &names)?;
+    let replace = if args.overwrite {
+        Replacement::Posix
+    } else {
+        Replacement::Never
+    };
+    let changes = sources
+        .into_iter()
+        .zip(targets)
+        .map(|(from, to)| Change {
+            path: to.clone(),
+            from: Some(from.clone()),
+            op: Op::Rename { from, to, replace },
+        })
+        .collect();
+    send_all(cx, changes, &args.op, |_| false, hint).await
+}
+
+fn hint(error: Error) -> Error {
+    match error.code {
+        Code::Exists => advise(
+            error,
+            "use --overwrite to replace a file or an empty directory",
+        ),
+        _ => error,
+    }
+}

@@ -1,0 +1,141 @@
+//! `dfs put`.
+
+use super::context::Context;
+use super::failure::{Failure, Outcome, advise};
+use super::globals::{OpFlag, parse_version};
+use super::items::Items;
+use super::progress::Bar;
+use super::remote::look;
+use super::sources::{is_tree, named};
+use super::targets::{self, Target};
+use super::transfer::{show_put, show_tree};
+use crate::client::{Client, Overwrite, PutOptions};
+use crate::error::{Code, Error};
+use crate::types::{DfsPath, FileVersion};
+use std::path::{Path, PathBuf};
+
+/// Store files
+///
+/// REMOTE is a directory if it exists as one or ends in `/`; else it is the new name. A name that
+/// exists is refused unless one of the conditions says otherwise. An interrupted put of a file
+/// goes on where it stopped when it is run again.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Directories with everything below
+    #[arg(short, long)]
+    recursive: bool,
+    /// The name must be free (the default)
+    #[arg(long, group = "condition")]
+    if_absent: bool,
+    /// The file must be at this version
+    #[arg(long, value_name = "N", value_parser = parse_version, group = "condition")]
+    if_version: Option<FileVersion>,
+    /// Replace the version that is there now; fails if another is committed meanwhile
+    #[arg(long, group = "condition")]
+    overwrite: bool,
+    /// Files at once in a tree
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: Option<u16>,
+    #[command(flatten)]
+    op: OpFlag,
+    /// Files, or directories with -r; `-` is standard input
+    #[arg(value_name = "LOCAL", required = true)]
+    sources: Vec<PathBuf>,
+    #[arg(value_name = "REMOTE", required = true)]
+    target: String,
+}
+
+pub async fn run(args: Args, cx: &Context) -> Outcome {
+    let to = DfsPath::parse(&args.target)?;
+    let count = args.sources.len();
+    let tree = count == 1 && args.recursive && args.sources[0].is_dir();
+    if args.if_version.is_some() && (count > 1 || tree) {
+        return Err(Error::usage("--if-version is about one file")
+            .hint("put one file")
+            .into());
+    }
+    if let [only] = &args.sources[..] {
+        is_tree(only, args.recursive)?;
+    }
+    let client = cx.connect().await?;
+    let found = look(&client, &to).await?;
+    let target = Target {
+        typed: &args.target,
+        found,
+        sources: count,
+        tree,
+    };
+    // A source's own name counts only where the target is a directory.
+    let names = match targets::goes_into(target)? {
+        true => args
+            .sources
+            .iter()
+            .map(|s| targets::local_name(&named(s)))
+            .collect(),
+        false => Ok(vec![None]),
+    };
+    let paths = targets::remote(target, &to, &names?)?;
+    let mut items = Items::new(count, cx);
+    for (index, (local, path)) in args.sources.iter().zip(&paths).enumerate() {
+        let options = options(&args, cx, index);
+        items.take(put(cx, &client, local, path, args.recursive, &options).await)?;
+    }
+    items.finish()
+}
+
+async fn put(
+    cx: &Context,
+    client: &Client,
+    local: &Path,
+    to: &DfsPath,
+    recursive: bool,
+    options: &PutOptions,
+) -> Outcome {
+    let tree = is_tree(local, recursive)?;
+    let bar = Bar::new(cx, tree);
+    if tree {
+        let tree = client.put_tree(local, to, options, &bar).await;
+        bar.finish()?;
+        let tree = tree?;
+        show_tree(cx, to.as_str(), &tree)?;
+        return if tree.failed > 0 {
+            Err(Failure::Reported(Code::Partial))
+        } else {
+            Ok(())
+        };
+    }
+    let file = if local == Path::new("-") {
+        client
+            .put_reader(&mut tokio::io::stdin(), to, options, &bar)
+            .await
+    } else {
+        client.put_file(local, to, options, &bar).await
+    };
+    bar.finish()?;
+    show_put(cx, &file.map_err(|e| hint(e).at(to))?, !cx.quiet())
+}
+
+fn options(args: &Args, cx: &Context, index: usize) -> PutOptions {
+    let defaults = PutOptions::default();
+    PutOptions {
+        overwrite: match (args.overwrite, args.if_version) {
+            (true, _) => Overwrite::Current,
+            (_, Some(version)) => Overwrite::IfVersion(version),
+            _ => Overwrite::IfAbsent,
+        },
+        op: args.op.nth(index, args.sources.len()),
+        window_bytes: cx.window_bytes(),
+        jobs: args.jobs.map_or(defaults.jobs, usize::from),
+        ..defaults
+    }
+}
+
+fn hint(error: Error) -> Error {
+    match error.code {
+        Code::Exists => advise(
+            error,
+            "use --overwrite, or --if-version N for version N only",
+        ),
+        _ => error,
+    }
+}

@@ -1,0 +1,28 @@
+//! What stands at a remote path before a verb begins. Called by verbs whose target may be a
+//! directory.
+
+use super::targets::Found;
+use crate::client::Client;
+use crate::error::{Code, Error, Result};
+use crate::proto::EntryView;
+use crate::types::{DfsPath, ReadLevel};
+
+/// # Errors
+/// Those of the question, except that nothing is there.
+pub async fn look(client: &Client, path: &DfsPath) -> Result<Found> {
+    match client.stat(path, ReadLevel::Linearizable).await {
+        Ok(EntryView::File(_)) => Ok(Found::File),
+        Ok(EntryView::Dir(_) | EntryView::Bare { .. }) => Ok(Found::Dir),
+        Err(e) if e.code == Code::NotFound => Ok(Found::Missing),
+        Err(e) => Err(e.at(path)),
+    }
+}
+
+/// # Errors
+/// `not_found` too.
+pub async fn must_look(client: &Client, path: &DfsPath) -> Result<Found> {
+    match look(client, path).await? {
+        Found::Missing => Err(Error::not_found("no such file or directory").at(path)),
+        found => Ok(found),
+    }
+}
