@@ -4,8 +4,8 @@ use super::context::Context;
 use super::failure::{Outcome, advise};
 use super::globals::OpFlag;
 use super::items::{Change, parse_paths, send_all};
-use super::remote::look;
-use super::targets::{self, Target};
+use super::remote::{look, must_look};
+use super::targets::{self, Found, Target};
 use crate::error::{Code, Error};
 use crate::shard::command::Op;
 use crate::types::{DfsPath, Replacement};
@@ -35,12 +35,19 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     let to = DfsPath::parse(&args.target)?;
     let client = cx.connect().await?;
     let names: Vec<_> = sources.iter().map(DfsPath::name).collect();
+    let found = look(&client, &to).await?;
+    // A directory may be renamed to a missing `new/`, a file may not.
+    let tree = match &sources[..] {
+        [only] if found == Found::Missing && args.target.ends_with('/') => {
+            must_look(&client, only).await? == Found::Dir
+        }
+        _ => false,
+    };
     let target = Target {
         typed: &args.target,
-        found: look(&client, &to).await?,
+        found,
         sources: sources.len(),
-        // What the source is decides the shard: a directory may well be renamed to `new/`.
-        tree: true,
+        tree,
     };
     let targets = targets::remote(target, &to, &names)?;
     let replace = if args.overwrite {
