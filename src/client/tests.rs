@@ -12,8 +12,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::path::Path;
 
-fn path(text: &str) -> DfsPath {
-    DfsPath::parse(text).unwrap()
+/// Kept for ever, so that a call under way may borrow it.
+fn path(text: &str) -> &'static DfsPath {
+    Box::leak(Box::new(DfsPath::parse(text).unwrap()))
 }
 
 fn bytes(len: u64, seed: u64) -> Vec<u8> {
@@ -53,13 +54,13 @@ async fn put(
     options: &PutOptions,
 ) -> crate::error::Result<PutReport> {
     let data = Bytes::copy_from_slice(data);
-    client.put_bytes(data, &path(to), options).await
+    client.put_bytes(data, path(to), options).await
 }
 
 async fn cat(client: &Client, from: &str, options: &GetOptions) -> crate::error::Result<Vec<u8>> {
     let mut out = Vec::new();
     client
-        .cat(&path(from), &mut out, options, &NoProgress)
+        .cat(path(from), &mut out, options, &NoProgress)
         .await?;
     Ok(out)
 }
@@ -67,7 +68,7 @@ async fn cat(client: &Client, from: &str, options: &GetOptions) -> crate::error:
 async fn get(client: &Client, from: &str, to: &Path) -> crate::error::Result<GetReport> {
     let options = GetOptions::default();
     client
-        .get_file(&path(from), to, &options, &NoProgress)
+        .get_file(path(from), to, &options, &NoProgress)
         .await
 }
 
@@ -80,7 +81,7 @@ async fn a_lost_reply_is_asked_for_again_and_nothing_happens_twice() {
         faults.busy = 1;
     });
     // A second mkdir would be refused as existing.
-    let made = client.mkdir(&path("/d/a"), 0o755, false, &OpIds::Automatic);
+    let made = client.mkdir(path("/d/a"), 0o755, false, &OpIds::Automatic);
     let made = made.await.unwrap();
     assert_eq!(node.counts().requests, 4);
     let state = client.op_status(&made.op_id).await.unwrap();
@@ -92,7 +93,7 @@ async fn an_outcome_left_open_says_so_and_can_be_asked_for() {
     let node = TestNode::new();
     let client = node.client(None).await;
     node.faults(|faults| faults.lost_replies = u32::MAX);
-    let error = client.mkdir(&path("/d/a"), 0o755, false, &OpIds::Automatic);
+    let error = client.mkdir(path("/d/a"), 0o755, false, &OpIds::Automatic);
     let error = error.await.unwrap_err();
     assert_eq!(
         (error.code, error.may_have_happened),
@@ -107,7 +108,7 @@ async fn an_outcome_left_open_says_so_and_can_be_asked_for() {
         OpState::Unknown => panic!("it was applied"),
     }
     // The lane is not used again, and the client goes on.
-    let next = client.mkdir(&path("/d/b"), 0o755, false, &OpIds::Automatic);
+    let next = client.mkdir(path("/d/b"), 0o755, false, &OpIds::Automatic);
     next.await.unwrap();
 }
 
@@ -116,11 +117,11 @@ async fn a_given_id_is_applied_once_whoever_sends_it() {
     let node = TestNode::new();
     let (one, two) = (node.client(None).await, node.client(None).await);
     let ids = OpIds::Given("backup-7".into());
-    let first = one.mkdir(&path("/d/a"), 0o755, false, &ids).await.unwrap();
-    let again = two.mkdir(&path("/d/a"), 0o755, false, &ids).await.unwrap();
+    let first = one.mkdir(path("/d/a"), 0o755, false, &ids).await.unwrap();
+    let again = two.mkdir(path("/d/a"), 0o755, false, &ids).await.unwrap();
     assert_eq!(first, again);
     assert_eq!(first.op_id, "backup-7");
-    let other = two.mkdir(&path("/d/b"), 0o755, false, &ids).await;
+    let other = two.mkdir(path("/d/b"), 0o755, false, &ids).await;
     assert_eq!(other.unwrap_err().code, Code::Usage);
 
     // Puts too, small and large, although `Current` would see another version now.
@@ -146,7 +147,7 @@ async fn a_session_that_the_shard_forgot_is_replaced() {
     let node = TestNode::new();
     let client = node.client(None).await;
     client
-        .mkdir(&path("/d/a"), 0o755, false, &OpIds::Automatic)
+        .mkdir(path("/d/a"), 0o755, false, &OpIds::Automatic)
         .await
         .unwrap();
     // Two hours of shard time pass that the client's clock does not see.
@@ -159,7 +160,7 @@ async fn a_session_that_the_shard_forgot_is_replaced() {
         state.shard.chore(expire);
     }
     client
-        .mkdir(&path("/d/b"), 0o755, false, &OpIds::Automatic)
+        .mkdir(path("/d/b"), 0o755, false, &OpIds::Automatic)
         .await
         .unwrap();
 }
@@ -192,12 +193,12 @@ async fn contents_of_every_shape_come_back_as_they_went() {
         let told = Told::default();
         put(&client, &data, &ways[0], &options).await.unwrap();
         let report = client
-            .put_file(&local, &path(&ways[1]), &options, &told)
+            .put_file(&local, path(&ways[1]), &options, &told)
             .await
             .unwrap();
         let mut pipe = &data[..];
         client
-            .put_reader(&mut pipe, &path(&ways[2]), &options, &NoProgress)
+            .put_reader(&mut pipe, path(&ways[2]), &options, &NoProgress)
             .await
             .unwrap();
         assert_eq!(
@@ -349,14 +350,14 @@ async fn an_interrupted_put_sends_only_what_is_missing() {
     node.faults(|faults| faults.chunks_until_down = Some(20));
     let client = node.client(state.clone()).await;
     let error = client
-        .put_file(&local, &path("/d/f"), &options, &NoProgress)
+        .put_file(&local, path("/d/f"), &options, &NoProgress)
         .await;
     let error = error.unwrap_err();
     assert_eq!(error.code, Code::Unavailable);
     assert!(error.hint.unwrap().contains("same command again"));
     assert!(
         client
-            .stat(&path("/d/f"), ReadLevel::Linearizable)
+            .stat(path("/d/f"), ReadLevel::Linearizable)
             .await
             .is_err()
     );
@@ -366,7 +367,7 @@ async fn an_interrupted_put_sends_only_what_is_missing() {
     let client = node.client(state.clone()).await;
     let told = Told::default();
     let report = client
-        .put_file(&local, &path("/d/f"), &options, &told)
+        .put_file(&local, path("/d/f"), &options, &told)
         .await
         .unwrap();
     assert_eq!(first + node.counts().chunks_put, 40);
@@ -453,14 +454,14 @@ async fn a_file_that_changes_while_it_is_put_is_not_stored() {
     }
     let (options, touch) = (PutOptions::default(), Touch(local.clone()));
     let error = client
-        .put_file(&local, &path("/d/f"), &options, &touch)
+        .put_file(&local, path("/d/f"), &options, &touch)
         .await;
     let error = error.unwrap_err();
     assert_eq!(error.code, Code::Conflict);
     assert_eq!(error.path, Some(local.display().to_string()));
     assert!(
         client
-            .stat(&path("/d/f"), ReadLevel::Linearizable)
+            .stat(path("/d/f"), ReadLevel::Linearizable)
             .await
             .is_err()
     );
@@ -482,7 +483,7 @@ async fn listings_are_paged_and_limited() {
     let node = TestNode::new();
     let client = node.client(None).await;
     let ops = (0..30).map(|i| Op::Mkdir {
-        path: path(&format!("/d/n{i:02}")),
+        path: path(&format!("/d/n{i:02}")).clone(),
         mode: 0o755,
         parents: false,
     });
@@ -492,7 +493,7 @@ async fn listings_are_paged_and_limited() {
         .unwrap();
     assert!(outcomes.iter().all(Result::is_ok));
     let all = client
-        .list_all(&path("/d"), ListOptions::default())
+        .list_all(path("/d"), ListOptions::default())
         .await
         .unwrap();
     assert_eq!((all.entries.len(), all.next), (30, None));
@@ -501,20 +502,21 @@ async fn listings_are_paged_and_limited() {
         after: Some(Name::parse("n04").unwrap()),
         ..ListOptions::default()
     };
-    let some = client.list_all(&path("/d"), options).await.unwrap();
+    let some = client.list_all(path("/d"), options).await.unwrap();
     assert_eq!(some.entries[0].0.as_str(), "n05");
     assert_eq!(some.next.unwrap().as_str(), "n14");
-    let known = client.list_page(&path("/d"), None, 0, Some(all.dir), &ListOptions::default());
+    let plain = ListOptions::default();
+    let known = client.list_page(path("/d"), None, 0, Some(all.dir), &plain);
     assert_eq!(known.await.unwrap(), None);
     let removed = client.remove(
-        &path("/d/n03"),
+        path("/d/n03"),
         Removal::Tree,
         Precondition::Any,
         &OpIds::Automatic,
     );
     removed.await.unwrap();
     let missing = client
-        .list_all(&path("/d/n03"), ListOptions::default())
+        .list_all(path("/d/n03"), ListOptions::default())
         .await;
     assert_eq!(missing.unwrap_err().code, Code::NotFound);
 }
@@ -540,7 +542,7 @@ async fn a_tree_goes_there_and_back_and_failures_do_not_stop_it() {
     let told = Told::default();
     let options = PutOptions::default();
     let put = client
-        .put_tree(&source, &path("/d/t"), &options, &told)
+        .put_tree(&source, path("/d/t"), &options, &told)
         .await
         .unwrap();
     assert_eq!((put.dirs, put.files, put.failed), (4, 701, 1));
@@ -559,7 +561,7 @@ async fn a_tree_goes_there_and_back_and_failures_do_not_stop_it() {
     let told = Told::default();
     let options = GetOptions::default();
     let got = client
-        .get_tree(&path("/d/t"), &back, &options, &told)
+        .get_tree(path("/d/t"), &back, &options, &told)
         .await
         .unwrap();
     assert_eq!((got.dirs, got.files, got.failed), (4, 701, 0));
@@ -575,7 +577,7 @@ async fn a_tree_goes_there_and_back_and_failures_do_not_stop_it() {
     let told = Told::default();
     let options = PutOptions::default();
     let again = client
-        .put_tree(&source, &path("/d/t"), &options, &told)
+        .put_tree(&source, path("/d/t"), &options, &told)
         .await
         .unwrap();
     assert_eq!((again.files, again.failed), (0, 701));

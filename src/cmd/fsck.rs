@@ -17,7 +17,7 @@ pub struct Args {
     /// Leave out reading the stored bytes
     #[arg(long)]
     quick: bool,
-    /// Check only what is below
+    /// Any path of the shard to check
     #[arg(value_name = "PATH", default_value = "/")]
     path: String,
 }

@@ -11,6 +11,7 @@
 //!
 //! Results go to standard output, everything else to standard error.
 
+mod bench;
 mod cat;
 mod chmod;
 mod chown;
@@ -111,6 +112,7 @@ enum Verb {
     Chown(chown::Args),
     Status(status::Args),
     Fsck(fsck::Args),
+    Bench(bench::Args),
     Gc(gc::Args),
     Op(op::Args),
     Completions(completions::Args),
@@ -215,6 +217,7 @@ async fn run(verb: Verb, cx: &Context) -> Outcome {
         Verb::Chown(args) => chown::run(args, cx).await,
         Verb::Status(args) => status::run(args, cx).await,
         Verb::Fsck(args) => fsck::run(args, cx).await,
+        Verb::Bench(args) => bench::run(args, cx).await,
         Verb::Gc(args) => gc::run(args, cx).await,
         Verb::Op(args) => op::run(args, cx).await,
         Verb::Serve(args) => serve::run(args, cx).await,
@@ -241,7 +244,8 @@ fn start_log(cli: &Cli) {
     let serving = matches!(cli.verb, Verb::Serve(_));
     let level = match (serving, cli.globals.quiet, cli.globals.verbose) {
         (true, true, _) => "warn",
-        (true, _, 0) => "info",
+        // openraft tells at `info` what only its authors want to know.
+        (true, _, 0) => "info,openraft=warn",
         (true, _, 1) => "dfs=debug,info",
         (false, true, _) => "off",
         (false, _, 0 | 1) => "error",
