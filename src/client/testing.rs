@@ -331,6 +331,9 @@ impl Bulk for TestStream {
 
     fn recv_frame(&mut self) -> BoxFuture<'_, Result<Option<Bytes>>> {
         async move {
+            if self.call.is_none() {
+                return Err(Error::unavailable("the stream was reset"));
+            }
             let answer = self.reply().unwrap_or_else(Answer::Failed);
             Ok(Some(codec::encode(&answer).into()))
         }

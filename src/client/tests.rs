@@ -5,7 +5,7 @@ use super::{
     Client, GetOptions, GetReport, ListOptions, NoProgress, OpIds, OpState, Overwrite, Progress,
     PutOptions, PutReport,
 };
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result};
 use crate::shard::command::{Op, Removal};
 use crate::types::{ChunkHash, DfsPath, FileVersion, Name, Precondition, ReadLevel};
 use bytes::Bytes;
@@ -47,17 +47,12 @@ impl Progress for Told {
     }
 }
 
-async fn put(
-    client: &Client,
-    data: &[u8],
-    to: &str,
-    options: &PutOptions,
-) -> crate::error::Result<PutReport> {
+async fn put(client: &Client, data: &[u8], to: &str, options: &PutOptions) -> Result<PutReport> {
     let data = Bytes::copy_from_slice(data);
     client.put_bytes(data, path(to), options).await
 }
 
-async fn cat(client: &Client, from: &str, options: &GetOptions) -> crate::error::Result<Vec<u8>> {
+async fn cat(client: &Client, from: &str, options: &GetOptions) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     client
         .cat(path(from), &mut out, options, &NoProgress)
@@ -65,11 +60,12 @@ async fn cat(client: &Client, from: &str, options: &GetOptions) -> crate::error:
     Ok(out)
 }
 
-async fn get(client: &Client, from: &str, to: &Path) -> crate::error::Result<GetReport> {
-    let options = GetOptions::default();
-    client
-        .get_file(path(from), to, &options, &NoProgress)
-        .await
+async fn get(client: &Client, from: &str, to: &Path) -> Result<GetReport> {
+    let options = GetOptions {
+        window_bytes: 4 * CHUNK,
+        ..GetOptions::default()
+    };
+    client.get_file(path(from), to, &options, &NoProgress).await
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,13 +56,14 @@ impl Client {
             report(target, sent, &manifest, &moved)
         };
         let done = done.await;
+        let goes_on = resume.is_some();
         self.end(&begun, resume, &done).await;
-        done.map_err(
-            |error| match is_passing(&error) && !error.may_have_happened {
-                true => error.hint("run the same command again: what was stored is not sent twice"),
-                false => error,
-            },
-        )
+        done.map_err(|error| {
+            if goes_on && is_passing(&error) && !error.may_have_happened {
+                return error.hint("run the same command again: what was stored is not sent twice");
+            }
+            error
+        })
     }
 
     /// Takes an interrupted upload up again, or begins a new one.
