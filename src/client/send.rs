@@ -9,7 +9,7 @@ use super::sessions::LaneLease;
 use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::limits::BATCH_ITEMS_MAX;
-use crate::proto::{Answer, Call};
+use crate::proto::{Answer, Call, Ticket};
 use crate::shard::command::{Done, Op, Request};
 use crate::shard::records::Outcome;
 use crate::types::{GroupId, ShardTime};
@@ -25,6 +25,8 @@ pub(crate) struct Sent {
     pub(crate) id: OpId,
     /// One for each operation.
     pub(crate) outcomes: Vec<Outcome>,
+    /// One for each reservation that was made.
+    pub(crate) tickets: Vec<Ticket>,
 }
 
 impl Sent {
@@ -38,6 +40,7 @@ impl Sent {
 
 struct Answered {
     outcomes: Vec<Outcome>,
+    tickets: Vec<Ticket>,
     /// The request was sent once only, so that the answer tells of this sending.
     first_sending: bool,
 }
@@ -67,8 +70,8 @@ impl Client {
                 let id = OpId::given(id, step);
                 let request = request(id, self.shard_time(shard).await?, ops);
                 let answered = self.send_request(shard, &request).await?;
-                let outcomes = answered.outcomes;
-                Ok(Sent { id, outcomes })
+                let Answered { outcomes, tickets, .. } = answered;
+                Ok(Sent { id, outcomes, tickets })
             }
         }
     }
@@ -92,8 +95,8 @@ impl Client {
                 continue;
             }
             self.core.sessions.done(lease);
-            let outcomes = answered.outcomes;
-            return Ok(Sent { id, outcomes });
+            let Answered { outcomes, tickets, .. } = answered;
+            return Ok(Sent { id, outcomes, tickets });
         }
     }
 
@@ -107,7 +110,7 @@ impl Client {
         let mut open = false;
         loop {
             let cause = match self.attempt(&frame, &retry, CHANGE_ATTEMPT).await {
-                Ok((_, Answer::Mutated { outcomes, time })) => {
+                Ok((_, Answer::Mutated { outcomes, time, tickets })) => {
                     self.heard(shard, time);
                     let outcomes: Vec<Outcome> =
                         codec::decode(&outcomes).map_err(|e| unknown(request, e))?;
@@ -116,6 +119,7 @@ impl Client {
                     }
                     return Ok(Answered {
                         outcomes,
+                        tickets,
                         first_sending: sendings == 0,
                     });
                 }

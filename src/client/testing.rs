@@ -203,6 +203,7 @@ impl State {
         Ok(Answer::Mutated {
             outcomes: codec::encode(&outcomes).into(),
             time: ShardTime(self.shard.time),
+            tickets: Vec::new(),
         })
     }
 
@@ -220,6 +221,7 @@ impl State {
             }],
             inline_bytes: INLINE,
             chunk_bytes: CHUNK,
+            grace_ms: 0,
         }
     }
 }

@@ -41,6 +41,7 @@ impl Node {
             routes: vec![route],
             inline_bytes: settings.inline_bytes,
             chunk_bytes: settings.chunk_bytes,
+            grace_ms: settings.grace_ms,
         }))
     }
 
@@ -61,8 +62,19 @@ impl Node {
         }
         asked.user = caller.user.clone();
         asked.group = caller.group.clone();
+        let uploads: Vec<_> = asked.ops.iter().map(upload_of).collect();
         let (outcomes, time) = self.shard.proposer.propose(asked, request.len()).await?;
-        Ok(Answer::Mutated { outcomes: codec::encode(&outcomes).into(), time })
+        let expires = time.plus_ms(TICKET_MS);
+        let tickets = uploads
+            .into_iter()
+            .zip(&outcomes)
+            .filter_map(|(upload, outcome)| upload.filter(|_| outcome.is_ok()))
+            .map(|upload| {
+                self.tickets.issue(TicketRight::Write { upload }, &caller.user, expires)
+            })
+            .collect::<Result<_>>()
+            .map_err(Error::unknown_outcome)?;
+        Ok(Answer::Mutated { outcomes: codec::encode(&outcomes).into(), time, tickets })
     }
 
     pub(super) async fn stat(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {
@@ -222,6 +234,14 @@ impl Node {
                 return Ok(Answer::Gc { left: header.await?.deletions });
             }
         }
+    }
+}
+
+/// The upload that an operation begins.
+fn upload_of(op: &Op) -> Option<UploadId> {
+    match op {
+        Op::Reserve { upload, .. } => Some(*upload),
+        _ => None,
     }
 }
 

@@ -113,6 +113,8 @@ pub enum Answer {
     Mutated {
         outcomes: Bytes,
         time: ShardTime,
+        /// For each reservation that was made, in order: the right to write its chunks.
+        tickets: Vec<Ticket>,
     },
     Stat(EntryView),
     StatMany(Vec<Result<EntryView, Error>>),

@@ -97,6 +97,8 @@ pub struct WhoAmI {
     /// Content up to this many bytes goes inline.
     pub inline_bytes: u64,
     pub chunk_bytes: u64,
+    /// Deleted things can be brought back for so many milliseconds of shard time.
+    pub grace_ms: u64,
 }
 
 /// Which shard owns a prefix, and its time for sessions that meet it now.

@@ -41,7 +41,8 @@ impl<'a> Begun<'a> {
             mode: target.mode,
         };
         let step = target.step("reserve");
-        let sent = client.send(shard, vec![op], &target.ids, &step).await?;
+        let mut sent = client.send(shard, vec![op], &target.ids, &step).await?;
+        let ticket = OnceCell::new_with(sent.tickets.pop());
         let (_, done) = sent.one()?;
         Ok(Begun {
             client,
@@ -50,7 +51,7 @@ impl<'a> Begun<'a> {
             parent: done.parent,
             upload,
             chunk_bytes: check_chunk_bytes(done.chunk_bytes)?,
-            ticket: OnceCell::new(),
+            ticket,
         })
     }
 
@@ -77,7 +78,8 @@ impl<'a> Begun<'a> {
         Ok(begun)
     }
 
-    /// The right to write chunks for this upload; asked for once.
+    /// The right to write chunks for this upload: it came with the reservation, or is asked for
+    /// once.
     pub(super) async fn ticket(&self) -> Result<&Ticket> {
         self.ticket.get_or_try_init(|| self.ask_ticket()).await
     }

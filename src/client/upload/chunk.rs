@@ -9,7 +9,7 @@ use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::limits::MIB;
 use crate::proto::{Answer, Call};
-use crate::types::{ChunkHash, GroupId};
+use crate::types::{ChunkHash, GroupId, Precondition};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,9 @@ use std::time::Duration;
 const SEND_BYTES: usize = MIB as usize;
 /// Attempts at one chunk that each got somewhere.
 const ATTEMPTS_MAX: u32 = 32;
+/// A chunk of a new file that is smaller is sent without asking whether it is there: the
+/// question costs as much.
+const UNASKED_BYTES_MAX: u64 = MIB;
 /// How long to wait for the reason after a node stopped reading.
 const REASON_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -30,7 +33,7 @@ impl Begun<'_> {
         bytes: Bytes,
         moved: &(dyn Fn(u64) + Sync),
     ) -> Result<bool> {
-        let (ticket, proof) = tokio::try_join!(self.ticket(), self.proof(hash))?;
+        let (ticket, proof) = tokio::try_join!(self.ticket(), self.proof(hash, bytes.len()))?;
         if let Some(mac) = proof {
             let call = Call::Pin {
                 ticket: ticket.clone(),
@@ -58,7 +61,11 @@ impl Begun<'_> {
         Ok(true)
     }
 
-    async fn proof(&self, hash: ChunkHash) -> Result<Option<crate::types::Mac>> {
+    /// The proof that this user references the chunk already, if that is so.
+    async fn proof(&self, hash: ChunkHash, len: usize) -> Result<Option<crate::types::Mac>> {
+        if self.target.precondition == Precondition::Absent && (len as u64) < UNASKED_BYTES_MAX {
+            return Ok(None);
+        }
         let call = Call::Known {
             parent: self.parent,
             upload: self.upload,
