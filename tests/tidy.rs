@@ -13,16 +13,39 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("env", &["error", "types", "limits"]),
     ("config", &["error", "limits", "types"]),
     ("proto", &["error", "limits", "types", "codec"]),
-    ("net", &["proto", "env", "error", "limits", "types", "codec"]),
-    ("store", &["proto", "env", "error", "limits", "types", "codec"]),
-    ("cluster", &["proto", "env", "error", "limits", "types", "codec"]),
-    ("ring", &["proto", "env", "error", "limits", "types", "codec"]),
-    ("shard", &["proto", "store", "env", "error", "limits", "types", "codec"]),
-    ("root", &["proto", "store", "env", "error", "limits", "types", "codec"]),
-    ("raft", &["proto", "store", "env", "error", "limits", "types", "codec"]),
+    (
+        "net",
+        &["proto", "env", "error", "limits", "types", "codec"],
+    ),
+    (
+        "store",
+        &["proto", "env", "error", "limits", "types", "codec"],
+    ),
+    (
+        "cluster",
+        &["proto", "env", "error", "limits", "types", "codec"],
+    ),
+    (
+        "ring",
+        &["proto", "env", "error", "limits", "types", "codec"],
+    ),
+    (
+        "shard",
+        &["proto", "store", "env", "error", "limits", "types", "codec"],
+    ),
+    (
+        "root",
+        &["proto", "store", "env", "error", "limits", "types", "codec"],
+    ),
+    (
+        "raft",
+        &["proto", "store", "env", "error", "limits", "types", "codec"],
+    ),
     (
         "client",
-        &["shard", "net", "cluster", "ring", "proto", "env", "error", "limits", "types", "codec"],
+        &[
+            "shard", "net", "cluster", "ring", "proto", "env", "error", "limits", "types", "codec",
+        ],
     ),
     (
         "node",
@@ -33,13 +56,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "bench",
-        &["client", "shard", "proto", "env", "error", "limits", "types", "codec"],
+        &[
+            "client", "shard", "proto", "env", "error", "limits", "types", "codec",
+        ],
     ),
     (
         "cmd",
         &[
-            "bench", "node", "client", "shard", "net", "cluster", "proto", "env", "error", "limits", "types",
-            "codec", "config",
+            "bench", "node", "client", "shard", "net", "cluster", "proto", "env", "error",
+            "limits", "types", "codec", "config",
         ],
     ),
 ];
@@ -49,8 +74,18 @@ const FILE_LINES_MAX: usize = 500;
 
 /// What a file that opens with `//! Pure:` may not speak of.
 const IMPURE: &[&str] = &[
-    "async fn", ".await", "tokio::", "std::time::Instant", "SystemTime", "std::fs", "std::net",
-    "std::thread", "rand::", "Mutex", "RwLock", "use crate::env",
+    "async fn",
+    ".await",
+    "tokio::",
+    "std::time::Instant",
+    "SystemTime",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "rand::",
+    "Mutex",
+    "RwLock",
+    "use crate::env",
 ];
 
 fn sources() -> BTreeMap<PathBuf, String> {
@@ -66,15 +101,26 @@ fn sources() -> BTreeMap<PathBuf, String> {
         }
     }
     let mut found = BTreeMap::new();
-    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    collect(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut found,
+    );
     assert!(found.len() > 20, "the sources were found");
     found
 }
 
 /// `src/shard/read.rs` → `shard`.
 fn module_of(path: &Path) -> String {
-    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-    let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+    let inside = path
+        .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .unwrap();
+    let first = inside
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
     first.trim_end_matches(".rs").to_owned()
 }
 
@@ -103,7 +149,10 @@ fn imports_run_down() {
         }
         let allowed = LAYERS.iter().find(|(name, _)| *name == module);
         let Some((_, allowed)) = allowed else {
-            problems.push(format!("{}: module `{module}` has no layer", path.display()));
+            problems.push(format!(
+                "{}: module `{module}` has no layer",
+                path.display()
+            ));
             continue;
         };
         for (number, line) in without_tests(&text).lines().enumerate() {
@@ -116,8 +165,10 @@ fn imports_run_down() {
                     None => vec![part],
                 };
                 for name in named {
-                    let word: String =
-                        name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                    let word: String = name
+                        .chars()
+                        .take_while(|c| c.is_alphanumeric() || *c == '_')
+                        .collect();
                     let known = LAYERS.iter().any(|(name, _)| *name == word);
                     if known && word != module && !allowed.contains(&word.as_str()) {
                         let place = format!("{}:{}", path.display(), number + 1);
@@ -174,7 +225,13 @@ fn pure_files_are_pure() {
 
 #[test]
 fn nothing_is_left_undone() {
-    let marks = ["todo!(", "unimplemented!(", concat!("TO", "DO"), concat!("FIX", "ME"), "XXX"];
+    let marks = [
+        "todo!(",
+        "unimplemented!(",
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        "XXX",
+    ];
     let mut problems = Vec::new();
     for (path, text) in sources() {
         for (number, line) in text.lines().enumerate() {

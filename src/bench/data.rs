@@ -29,7 +29,9 @@ pub async fn run(
     options: &BenchOptions,
     top: &DfsPath,
 ) -> Result<Vec<Measured>> {
-    let scratch = options.scratch.join(format!("dfs-bench-{:016x}", env.rng.u64()));
+    let scratch = options
+        .scratch
+        .join(format!("dfs-bench-{:016x}", env.rng.u64()));
     let io = |e: std::io::Error| Error::io("create", &scratch, &e);
     tokio::fs::create_dir_all(&scratch).await.map_err(io)?;
     let measured = phases(env, client, options, top, &scratch).await;
@@ -72,14 +74,26 @@ async fn large(
     let local = scratch.join("large");
     write_random(env, &local, size).await?;
     let remote = top.join(&Name::parse("large")?)?;
-    let put = PutOptions { resume: false, ..PutOptions::default() };
+    let put = PutOptions {
+        resume: false,
+        ..PutOptions::default()
+    };
     let started = env.clock.now();
     client.put_file(&local, &remote, &put, &NoProgress).await?;
     let stored = env.clock.now();
     let back = scratch.join("back");
-    client.get_file(&remote, &back, &GetOptions::default(), &NoProgress).await?;
+    client
+        .get_file(&remote, &back, &GetOptions::default(), &NoProgress)
+        .await?;
     let fetched = env.clock.now();
-    client.cat(&remote, &mut tokio::io::sink(), &GetOptions::default(), &NoProgress).await?;
+    client
+        .cat(
+            &remote,
+            &mut tokio::io::sink(),
+            &GetOptions::default(),
+            &NoProgress,
+        )
+        .await?;
     let read = env.clock.now();
     let phase = |name: &str, from: std::time::Duration, to: std::time::Duration| {
         Measured::new(name, 1, size, 1, to.saturating_sub(from))
@@ -107,8 +121,14 @@ fn middle_puts(
             let mut content = content.clone();
             content[..8].copy_from_slice(&number.to_le_bytes());
             let path = dir.join(&Name::parse(&format!("m{number}"))?)?;
-            let options = PutOptions { resume: false, ..PutOptions::default() };
-            client.put_bytes(Bytes::from(content), &path, &options).await.map(drop)
+            let options = PutOptions {
+                resume: false,
+                ..PutOptions::default()
+            };
+            client
+                .put_bytes(Bytes::from(content), &path, &options)
+                .await
+                .map(drop)
         })
     }
 }
@@ -126,10 +146,14 @@ async fn small(
     write_tree(env, &tree, files).await?;
     let remote = top.join(&Name::parse("tree")?)?;
     let started = env.clock.now();
-    let put = client.put_tree(&tree, &remote, &PutOptions::default(), &NoProgress).await?;
+    let put = client
+        .put_tree(&tree, &remote, &PutOptions::default(), &NoProgress)
+        .await?;
     let stored = env.clock.now();
     let back = scratch.join("tree-back");
-    let get = client.get_tree(&remote, &back, &GetOptions::default(), &NoProgress).await?;
+    let get = client
+        .get_tree(&remote, &back, &GetOptions::default(), &NoProgress)
+        .await?;
     let fetched = env.clock.now();
     for (what, report) in [("put", &put), ("get", &get)] {
         if report.failed > 0 || report.files != files {
@@ -141,8 +165,20 @@ async fn small(
     let bytes = files * SMALL_BYTES as u64;
     let jobs = PutOptions::default().jobs;
     Ok(vec![
-        Measured::new("put -r files of 4 KiB", files, bytes, jobs, stored.saturating_sub(started)),
-        Measured::new("get -r files of 4 KiB", files, bytes, jobs, fetched.saturating_sub(stored)),
+        Measured::new(
+            "put -r files of 4 KiB",
+            files,
+            bytes,
+            jobs,
+            stored.saturating_sub(started),
+        ),
+        Measured::new(
+            "get -r files of 4 KiB",
+            files,
+            bytes,
+            jobs,
+            fetched.saturating_sub(stored),
+        ),
     ])
 }
 

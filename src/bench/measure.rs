@@ -103,7 +103,10 @@ pub async fn run(
         }
     }
     if let Some(error) = failed {
-        return Err(Error { message: format!("{phase}: {}", error.message), ..error });
+        return Err(Error {
+            message: format!("{phase}: {}", error.message),
+            ..error
+        });
     }
     let took = env.clock.now().saturating_sub(started);
     let done = shared.done.load(Ordering::Relaxed);
@@ -123,13 +126,7 @@ struct Shared {
 }
 
 impl Shared {
-    async fn work(
-        &self,
-        env: &Env,
-        task: usize,
-        count: u64,
-        end: Option<Duration>,
-    ) -> Result<()> {
+    async fn work(&self, env: &Env, task: usize, count: u64, end: Option<Duration>) -> Result<()> {
         // Each task counts for itself; merging at the end keeps the tasks out of each other's way.
         let mut micros = Histogram::<u64>::new_with_bounds(1, MICROS_MAX, 3).expect("fixed bounds");
         let mut result = Ok(());

@@ -54,23 +54,38 @@ pub async fn run(
     for at in 0..if options.one_directory { 1 } else { clients } {
         dirs.push(subdirectory(client, top, &format!("d{at}")).await?);
     }
-    let files = Arc::new(Files { client: client.clone(), dirs, content: content.into() });
+    let files = Arc::new(Files {
+        client: client.clone(),
+        dirs,
+        content: content.into(),
+    });
 
     let mut measured = Vec::new();
     let lone = lone_files(client, top, &files.content).await?;
-    let one = Bounds { count: LONE_CREATES.min(all.count), clients: 1, ..all };
+    let one = Bounds {
+        count: LONE_CREATES.min(all.count),
+        clients: 1,
+        ..all
+    };
     measured.push(measure(env, "create, 1 client", one, creates(lone)).await?);
     let created = measure(env, "create", all, creates(files.clone())).await?;
     let there = created.count;
     measured.push(created);
 
-    let some = Bounds { count: there.max(1) * 2, ..names_only };
+    let some = Bounds {
+        count: there.max(1) * 2,
+        ..names_only
+    };
     let stats = files.clone();
     let stat = move |_: usize, number: u64| -> futures::future::BoxFuture<'static, Result<()>> {
         let files = stats.clone();
         Box::pin(async move {
             let path = files.path(number % there)?;
-            files.client.stat(&path, ReadLevel::Linearizable).await.map(drop)
+            files
+                .client
+                .stat(&path, ReadLevel::Linearizable)
+                .await
+                .map(drop)
         })
     };
     measured.push(measure(env, "stat, linearizable", some, stat).await?);
@@ -84,10 +99,16 @@ pub async fn run(
             let dir = from.parent().expect("a file has a parent");
             let to = dir.join(&Name::parse(&format!("r{number:08}"))?)?;
             let (client, ids) = (&files.client, OpIds::Automatic);
-            client.rename(&from, &to, Replacement::Never, &ids).await.map(drop)
+            client
+                .rename(&from, &to, Replacement::Never, &ids)
+                .await
+                .map(drop)
         })
     };
-    let half = Bounds { count: there / 2, ..names_only };
+    let half = Bounds {
+        count: there / 2,
+        ..names_only
+    };
     measured.push(measure(env, "rename", half, rename).await?);
     measured.extend(remove_tree(env, client, top).await?);
     Ok(measured)
@@ -95,18 +116,29 @@ pub async fn run(
 
 async fn lone_files(client: &Client, top: &DfsPath, content: &Bytes) -> Result<Arc<Files>> {
     let dirs = vec![subdirectory(client, top, "lone").await?];
-    Ok(Arc::new(Files { client: client.clone(), dirs, content: content.clone() }))
+    Ok(Arc::new(Files {
+        client: client.clone(),
+        dirs,
+        content: content.clone(),
+    }))
 }
 
 fn creates(
     files: Arc<Files>,
 ) -> impl Fn(usize, u64) -> futures::future::BoxFuture<'static, Result<()>> {
-    let options = Arc::new(PutOptions { resume: false, ..PutOptions::default() });
+    let options = Arc::new(PutOptions {
+        resume: false,
+        ..PutOptions::default()
+    });
     move |_, number| {
         let (files, options) = (files.clone(), options.clone());
         Box::pin(async move {
             let path = files.path(number)?;
-            files.client.put_bytes(files.content.clone(), &path, &options).await.map(drop)
+            files
+                .client
+                .put_bytes(files.content.clone(), &path, &options)
+                .await
+                .map(drop)
         })
     }
 }
@@ -116,7 +148,10 @@ async fn list(env: &Env, files: &Arc<Files>, there: u64) -> Result<Measured> {
     let started = env.clock.now();
     let mut seen = 0;
     for dir in &files.dirs {
-        let options = ListOptions { attrs: true, ..ListOptions::default() };
+        let options = ListOptions {
+            attrs: true,
+            ..ListOptions::default()
+        };
         let mut pages = files.client.list(dir, options);
         while let Some(page) = pages.next_page().await? {
             seen += page.entries.len() as u64;
@@ -124,7 +159,9 @@ async fn list(env: &Env, files: &Arc<Files>, there: u64) -> Result<Measured> {
     }
     let took = env.clock.now().saturating_sub(started);
     if seen != there {
-        return Err(Error::failed(format!("list: {seen} entries were listed of {there} created")));
+        return Err(Error::failed(format!(
+            "list: {seen} entries were listed of {there} created"
+        )));
     }
     Ok(Measured::new("list with attributes", seen, 0, 1, took))
 }
@@ -133,11 +170,18 @@ async fn list(env: &Env, files: &Arc<Files>, there: u64) -> Result<Measured> {
 async fn remove_tree(env: &Env, client: &Client, top: &DfsPath) -> Result<Vec<Measured>> {
     let started = env.clock.now();
     let ids = OpIds::Automatic;
-    client.remove(top, Removal::Tree, Precondition::Any, &ids).await?;
+    client
+        .remove(top, Removal::Tree, Precondition::Any, &ids)
+        .await?;
     let removed = env.clock.now();
     client.mkdir(top, 0o755, false, &ids).await?;
-    let mut measured =
-        vec![Measured::new("remove the tree", 1, 0, 1, removed.saturating_sub(started))];
+    let mut measured = vec![Measured::new(
+        "remove the tree",
+        1,
+        0,
+        1,
+        removed.saturating_sub(started),
+    )];
     // Only a cluster without grace time cleans up at once.
     if client.who_am_i().grace_ms > 0 {
         return Ok(measured);
@@ -149,7 +193,9 @@ async fn remove_tree(env: &Env, client: &Client, top: &DfsPath) -> Result<Vec<Me
         }
         if env.clock.now().saturating_sub(removed) > CLEANED_WITHIN {
             let waited = CLEANED_WITHIN.as_secs();
-            return Err(Error::failed(format!("clean-up: not finished within {waited} s")));
+            return Err(Error::failed(format!(
+                "clean-up: not finished within {waited} s"
+            )));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

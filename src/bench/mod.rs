@@ -59,8 +59,9 @@ pub async fn run(env: &Env, client: &Client, options: &BenchOptions) -> Result<V
     client.mkdir(&top, 0o755, false, &OpIds::Automatic).await?;
     let measured = phases(env, client, options, &top).await;
     // The measurement's error says more than that of the clean-up.
-    let removed =
-        client.remove(&top, Removal::Tree, Precondition::Any, &OpIds::Automatic).await;
+    let removed = client
+        .remove(&top, Removal::Tree, Precondition::Any, &OpIds::Automatic)
+        .await;
     let measured = measured?;
     removed?;
     Ok(measured)

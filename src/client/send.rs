@@ -70,8 +70,14 @@ impl Client {
                 let id = OpId::given(id, step);
                 let request = request(id, self.shard_time(shard).await?, ops);
                 let answered = self.send_request(shard, &request).await?;
-                let Answered { outcomes, tickets, .. } = answered;
-                Ok(Sent { id, outcomes, tickets })
+                let Answered {
+                    outcomes, tickets, ..
+                } = answered;
+                Ok(Sent {
+                    id,
+                    outcomes,
+                    tickets,
+                })
             }
         }
     }
@@ -95,8 +101,14 @@ impl Client {
                 continue;
             }
             self.core.sessions.done(lease);
-            let Answered { outcomes, tickets, .. } = answered;
-            return Ok(Sent { id, outcomes, tickets });
+            let Answered {
+                outcomes, tickets, ..
+            } = answered;
+            return Ok(Sent {
+                id,
+                outcomes,
+                tickets,
+            });
         }
     }
 
@@ -110,7 +122,14 @@ impl Client {
         let mut open = false;
         loop {
             let cause = match self.attempt(&frame, &retry, CHANGE_ATTEMPT).await {
-                Ok((_, Answer::Mutated { outcomes, time, tickets })) => {
+                Ok((
+                    _,
+                    Answer::Mutated {
+                        outcomes,
+                        time,
+                        tickets,
+                    },
+                )) => {
                     self.heard(shard, time);
                     let outcomes: Vec<Outcome> =
                         codec::decode(&outcomes).map_err(|e| unknown(request, e))?;

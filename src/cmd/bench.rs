@@ -74,7 +74,15 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
 }
 
 fn show(cx: &Context, phase: &Measured) -> Outcome {
-    let Measured { phase: name, count, seconds, per_second, mib_per_second, latency, .. } = phase;
+    let Measured {
+        phase: name,
+        count,
+        seconds,
+        per_second,
+        mib_per_second,
+        latency,
+        ..
+    } = phase;
     let head = format!("{name:<24} {count:>9} {seconds:>9.3} {per_second:>11.1}");
     match latency {
         Some(l) => cx.out.line(format_args!(

@@ -21,10 +21,16 @@ impl Node {
     /// Checks the shard that holds `path`, and its chunks; with `chunks` every byte of them.
     pub(super) async fn fsck(self: &Arc<Self>, path: DfsPath, chunks: bool) -> Result<FsckReport> {
         // A path that is not there is the caller's error, not a finding.
-        self.shard.read(ReadLevel::Linearizable, move |view| shard::read::stat(view, &path)).await?;
+        self.shard
+            .read(ReadLevel::Linearizable, move |view| {
+                shard::read::stat(view, &path)
+            })
+            .await?;
         let machine = self.shard.machine.clone();
-        let mut report =
-            self.env.run_blocking(move || shard::check::check(&machine.view()?)).await?;
+        let mut report = self
+            .env
+            .run_blocking(move || shard::check::check(&machine.view()?))
+            .await?;
         self.check_references(&mut report).await?;
         let (stored, bytes) = self.chunks.totals();
         (report.chunks, report.chunk_bytes) = (stored, bytes);
@@ -34,7 +40,9 @@ impl Node {
         let found = report.problems.len();
         if found > PROBLEMS_MAX {
             report.problems.truncate(PROBLEMS_MAX);
-            report.problems.push(format!("and {} more", found - PROBLEMS_MAX));
+            report
+                .problems
+                .push(format!("and {} more", found - PROBLEMS_MAX));
         }
         Ok(report)
     }
@@ -46,15 +54,20 @@ impl Node {
         loop {
             let machine = self.shard.machine.clone();
             let start = from.clone();
-            let pages =
-                self.env.run_blocking(move || manifest_pages(&machine.view()?, &start)).await?;
-            let Some((last, _)) = pages.last() else { return Ok(()) };
+            let pages = self
+                .env
+                .run_blocking(move || manifest_pages(&machine.view()?, &start))
+                .await?;
+            let Some((last, _)) = pages.last() else {
+                return Ok(());
+            };
             // The first key behind the last one.
             from = [&last[..], &[0]].concat().into();
             for (key, page) in &pages {
                 for chunk in &page.chunks {
                     let inode = keys::number_at(key, 1).unwrap_or_default();
-                    self.check_chunk(inode, chunk.hash, u64::from(chunk.len), report).await?;
+                    self.check_chunk(inode, chunk.hash, u64::from(chunk.len), report)
+                        .await?;
                 }
             }
         }
@@ -72,7 +85,9 @@ impl Node {
             Some(stored) => report.problems.push(format!(
                 "inode {inode}: chunk {hash} has {stored} bytes, its manifest says {len}"
             )),
-            None => report.problems.push(format!("inode {inode}: chunk {hash} is missing")),
+            None => report
+                .problems
+                .push(format!("inode {inode}: chunk {hash} is missing")),
         }
         Ok(())
     }

@@ -29,7 +29,9 @@ impl Node {
             return Err(Error::new(Code::Denied, "the ticket is not for writing"));
         }
         if len == 0 || u64::from(len) > CHUNK_BYTES_MAX {
-            return Err(Error::usage(format!("a chunk has 1 to {CHUNK_BYTES_MAX} bytes")));
+            return Err(Error::usage(format!(
+                "a chunk has 1 to {CHUNK_BYTES_MAX} bytes"
+            )));
         }
         self.must_have_space()?;
         let mut writer = self.chunks.begin(hash, u64::from(len)).await?;
@@ -76,7 +78,9 @@ impl Node {
             }
         };
         let len = range.1 as u32;
-        stream.send_frame(&crate::codec::encode(&Answer::Chunk { len })).await?;
+        stream
+            .send_frame(&crate::codec::encode(&Answer::Chunk { len }))
+            .await?;
         while let Some(bytes) = piece {
             stream.send_bytes(bytes).await?;
             piece = match pieces.next().await {
@@ -102,7 +106,9 @@ impl Node {
         hashes: Vec<(ChunkHash, Mac)>,
     ) -> Result<Answer> {
         if hashes.len() > HAVE_HASHES_MAX {
-            return Err(Error::usage(format!("more than {HAVE_HASHES_MAX} hashes in one request")));
+            return Err(Error::usage(format!(
+                "more than {HAVE_HASHES_MAX} hashes in one request"
+            )));
         }
         let mut here = Vec::with_capacity(hashes.len());
         for (hash, mac) in hashes {
@@ -117,7 +123,12 @@ impl Node {
 enum Pieces {
     /// All of it: read once from front to end.
     Whole(ChunkReader),
-    Part { store: Arc<ChunkStore>, hash: ChunkHash, at: u64, end: u64 },
+    Part {
+        store: Arc<ChunkStore>,
+        hash: ChunkHash,
+        at: u64,
+        end: u64,
+    },
 }
 
 impl Pieces {
@@ -131,15 +142,27 @@ impl Pieces {
                 return Ok(Pieces::Whole(reader));
             }
         }
-        let end = at.checked_add(len).ok_or_else(|| Error::usage("the range is too long"))?;
-        Ok(Pieces::Part { store: store.clone(), hash, at, end })
+        let end = at
+            .checked_add(len)
+            .ok_or_else(|| Error::usage("the range is too long"))?;
+        Ok(Pieces::Part {
+            store: store.clone(),
+            hash,
+            at,
+            end,
+        })
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
         match self {
             Pieces::Whole(reader) => reader.next(PIECE_BYTES).await,
             Pieces::Part { at, end, .. } if *at >= *end => Ok(None),
-            Pieces::Part { store, hash, at, end } => {
+            Pieces::Part {
+                store,
+                hash,
+                at,
+                end,
+            } => {
                 let len = (*end - *at).min(PIECE_BYTES as u64);
                 let bytes = store.read(*hash, *at, len).await?;
                 *at += len;

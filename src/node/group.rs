@@ -67,11 +67,17 @@ impl Group {
         id: GroupId,
         replica: ReplicaId,
     ) -> Result<Arc<Group>> {
-        let machine = Machine::new(context.env.clone(), context.store.clone(), id)?;
+        let machine = Machine::new(context.raft_env.clone(), context.store.clone(), id)?;
         let raft = context.start_raft(id, replica, machine.clone()).await?;
         let proposer = Proposer::start(&context.env, raft.clone(), context.store.clone());
         let reader = Reader::start(&context.env, raft.clone(), machine.clone());
-        Ok(Arc::new(Group { id, raft, machine, proposer, reader }))
+        Ok(Arc::new(Group {
+            id,
+            raft,
+            machine,
+            proposer,
+            reader,
+        }))
     }
 
     /// Takes over the shard's time; called once this replica leads.
@@ -101,7 +107,7 @@ pub struct RootGroup {
 impl RootGroup {
     pub async fn start(context: &GroupContext, replica: ReplicaId) -> Result<Arc<RootGroup>> {
         let id = GroupId::ROOT;
-        let machine = Machine::new(context.env.clone(), context.store.clone(), id)?;
+        let machine = Machine::new(context.raft_env.clone(), context.store.clone(), id)?;
         let raft = context.start_raft(id, replica, machine.clone()).await?;
         Ok(Arc::new(RootGroup { raft, machine }))
     }
@@ -111,7 +117,12 @@ impl RootGroup {
     /// # Errors
     /// The command's refusal, or why it could not be proposed.
     pub async fn propose(&self, command: &RootCommand) -> Result<()> {
-        let reply = self.raft.propose(crate::codec::encode(command).into()).await?;
-        *reply.downcast::<Result<()>>().expect("the root group's machine answers with a result")
+        let reply = self
+            .raft
+            .propose(crate::codec::encode(command).into())
+            .await?;
+        *reply
+            .downcast::<Result<()>>()
+            .expect("the root group's machine answers with a result")
     }
 }

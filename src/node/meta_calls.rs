@@ -4,14 +4,12 @@ use super::Node;
 use super::service::Caller;
 use crate::codec;
 use crate::error::{Code, Error, Result};
-use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_ITEMS_MAX, HAVE_HASHES_MAX, SESSION_LANES_MAX,
-};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, HAVE_HASHES_MAX, SESSION_LANES_MAX};
 use crate::proto::{Answer, ChunkLocation, Resolved, RouteView, TicketRight, WhoAmI};
 use crate::shard;
-use crate::store::overlay::View;
 use crate::shard::command::{Chore, Op, Request};
 use crate::shard::read::{ListQuery, Listing};
+use crate::store::overlay::View;
 use crate::types::{
     ChunkHash, Content, DfsPath, DirVersion, FileVersion, GroupId, Inode, Lane, Name, OpSeq,
     ReadLevel, SessionId, UploadId,
@@ -52,7 +50,10 @@ impl Node {
         request: &[u8],
     ) -> Result<Answer> {
         if GroupId(shard) != self.shard.id {
-            return Err(Error::new(Code::Redirect, format!("shard {shard} is not on this node")));
+            return Err(Error::new(
+                Code::Redirect,
+                format!("shard {shard} is not on this node"),
+            ));
         }
         let mut asked: Request = codec::decode(request)
             .map_err(|e| Error::usage(format!("the change cannot be read ({})", e.message)))?;
@@ -70,21 +71,31 @@ impl Node {
             .zip(&outcomes)
             .filter_map(|(upload, outcome)| upload.filter(|_| outcome.is_ok()))
             .map(|upload| {
-                self.tickets.issue(TicketRight::Write { upload }, &caller.user, expires)
+                self.tickets
+                    .issue(TicketRight::Write { upload }, &caller.user, expires)
             })
             .collect::<Result<_>>()
             .map_err(Error::unknown_outcome)?;
-        Ok(Answer::Mutated { outcomes: codec::encode(&outcomes).into(), time, tickets })
+        Ok(Answer::Mutated {
+            outcomes: codec::encode(&outcomes).into(),
+            time,
+            tickets,
+        })
     }
 
     pub(super) async fn stat(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {
-        let entry = self.shard.read(level, move |view| shard::read::stat(view, &path)).await?;
+        let entry = self
+            .shard
+            .read(level, move |view| shard::read::stat(view, &path))
+            .await?;
         Ok(Answer::Stat(entry))
     }
 
     pub(super) async fn stat_many(&self, paths: Vec<DfsPath>, level: ReadLevel) -> Result<Answer> {
         if paths.len() > STAT_PATHS_MAX {
-            return Err(Error::usage(format!("more than {STAT_PATHS_MAX} paths in one request")));
+            return Err(Error::usage(format!(
+                "more than {STAT_PATHS_MAX} paths in one request"
+            )));
         }
         let read = move |view: &View| {
             paths
@@ -108,7 +119,12 @@ impl Node {
         level: ReadLevel,
     ) -> Result<Answer> {
         let read = move |view: &View| {
-            let query = ListQuery { after: after.as_ref(), limit: limit as usize, attrs, known };
+            let query = ListQuery {
+                after: after.as_ref(),
+                limit: limit as usize,
+                attrs,
+                known,
+            };
             shard::read::list(view, &path, &query)
         };
         Ok(match self.shard.read(level, read).await? {
@@ -126,8 +142,7 @@ impl Node {
         pinned: Option<(Inode, FileVersion)>,
         level: ReadLevel,
     ) -> Result<Answer> {
-        let read =
-            move |view: &View| shard::read::resolve(view, &path, version, page, pinned);
+        let read = move |view: &View| shard::read::resolve(view, &path, version, page, pinned);
         let found = self.shard.read(level, read).await?;
         let mut answer = Resolved {
             inline: found.inline,
@@ -136,12 +151,21 @@ impl Node {
             file: found.file,
         };
         if let Content::Chunks { id, .. } = answer.file.attrs.content {
-            let right = TicketRight::Read { inode: answer.file.inode, content: id };
+            let right = TicketRight::Read {
+                inode: answer.file.inode,
+                content: id,
+            };
             let expires = self.shard.proposer.time().plus_ms(TICKET_MS);
             let ticket = self.tickets.issue(right, &caller.user, expires)?;
             for chunk in found.chunks {
-                let mac = self.tickets.prove(&ticket.right, &caller.user, &chunk.hash)?;
-                answer.chunks.push(ChunkLocation { hash: chunk.hash, len: chunk.len, mac });
+                let mac = self
+                    .tickets
+                    .prove(&ticket.right, &caller.user, &chunk.hash)?;
+                answer.chunks.push(ChunkLocation {
+                    hash: chunk.hash,
+                    len: chunk.len,
+                    mac,
+                });
             }
             answer.ticket = Some(ticket);
         }
@@ -167,7 +191,11 @@ impl Node {
         self.must_own_upload(caller, parent, upload).await?;
         let expires = self.shard.proposer.time().plus_ms(TICKET_MS);
         let right = TicketRight::Write { upload };
-        Ok(Answer::Ticket(self.tickets.issue(right, &caller.user, expires)?))
+        Ok(Answer::Ticket(self.tickets.issue(
+            right,
+            &caller.user,
+            expires,
+        )?))
     }
 
     /// Tells of chunks only to those who reference them already: a hash alone opens nothing.
@@ -179,18 +207,24 @@ impl Node {
         hashes: Vec<ChunkHash>,
     ) -> Result<Answer> {
         if hashes.len() > HAVE_HASHES_MAX {
-            return Err(Error::usage(format!("more than {HAVE_HASHES_MAX} hashes in one request")));
+            return Err(Error::usage(format!(
+                "more than {HAVE_HASHES_MAX} hashes in one request"
+            )));
         }
         self.must_own_upload(caller, parent, upload).await?;
         let user = caller.user.clone();
         let asked = hashes.clone();
         let known = self
             .shard
-            .read(ReadLevel::Linearizable, move |view| shard::read::knows(view, &user, &asked))
+            .read(ReadLevel::Linearizable, move |view| {
+                shard::read::knows(view, &user, &asked)
+            })
             .await?;
         let right = TicketRight::Write { upload };
         let macs = hashes.iter().zip(known).map(|(hash, known)| {
-            known.then(|| self.tickets.prove(&right, &caller.user, hash)).transpose()
+            known
+                .then(|| self.tickets.prove(&right, &caller.user, hash))
+                .transpose()
         });
         Ok(Answer::Known(macs.collect::<Result<_>>()?))
     }
@@ -219,19 +253,27 @@ impl Node {
         let read = move |view: &View| shard::read::lane(view, session, Lane(lane));
         let row = self.shard.read(ReadLevel::Linearizable, read).await?;
         let row = row.filter(|row| row.seq == OpSeq(seq));
-        Ok(Answer::OpStatus(row.map(|row| codec::encode(&row.outcomes).into())))
+        Ok(Answer::OpStatus(
+            row.map(|row| codec::encode(&row.outcomes).into()),
+        ))
     }
 
     /// Cleans up deletions; with `now` also those that could still be brought back.
     pub(super) async fn gc(&self, now: bool) -> Result<Answer> {
         let records = crate::limits::CLEANUP_BATCH_DEFAULT as u32;
         loop {
-            let done = self.shard.proposer.chore(Chore::Cleanup { records, now }).await?;
+            let done = self
+                .shard
+                .proposer
+                .chore(Chore::Cleanup { records, now })
+                .await?;
             if !done.more {
-                let header = self.shard.read(ReadLevel::Linearizable, |view| {
-                    shard::read::header(view)
+                let header = self
+                    .shard
+                    .read(ReadLevel::Linearizable, |view| shard::read::header(view));
+                return Ok(Answer::Gc {
+                    left: header.await?.deletions,
                 });
-                return Ok(Answer::Gc { left: header.await?.deletions });
             }
         }
     }
@@ -260,7 +302,9 @@ fn judge(caller: &Caller, request: &Request, bytes: usize) -> Result<()> {
         return refuse(format!("a request has 1 to {BATCH_ITEMS_MAX} operations"));
     }
     if bytes > 2 * BATCH_BYTES_MAX {
-        return refuse(format!("a request has at most {BATCH_BYTES_MAX} bytes of content"));
+        return refuse(format!(
+            "a request has at most {BATCH_BYTES_MAX} bytes of content"
+        ));
     }
     if request.lane.0 >= SESSION_LANES_MAX {
         return refuse(format!("a session has {SESSION_LANES_MAX} lanes"));
@@ -268,7 +312,11 @@ fn judge(caller: &Caller, request: &Request, bytes: usize) -> Result<()> {
     if request.ops.iter().any(|op| matches!(op, Op::Settings(_))) {
         caller.must_be_admin("change settings")?;
     }
-    if request.ops.iter().any(|op| matches!(op, Op::SetAttrs { owner: Some(_), .. })) {
+    if request
+        .ops
+        .iter()
+        .any(|op| matches!(op, Op::SetAttrs { owner: Some(_), .. }))
+    {
         caller.must_be_admin("give files to another owner")?;
     }
     Ok(())

@@ -7,8 +7,16 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// Kinds of calls, by position; the label `call`.
-const KINDS: [&str; 8] =
-    ["hello", "mutate", "stat", "list", "resolve", "put_chunk", "get_chunk", "other"];
+const KINDS: [&str; 8] = [
+    "hello",
+    "mutate",
+    "stat",
+    "list",
+    "resolve",
+    "put_chunk",
+    "get_chunk",
+    "other",
+];
 /// Latencies are kept from 1 µs to 10 minutes with two significant digits: 20 KiB a kind.
 const MICROS_MAX: u64 = 600_000_000;
 
@@ -27,9 +35,15 @@ impl Default for Metrics {
     fn default() -> Self {
         let kind = || {
             let micros = Histogram::new_with_bounds(1, MICROS_MAX, 2).expect("fixed bounds fit");
-            Mutex::new(Kind { failed: 0, micros, sum: Duration::ZERO })
+            Mutex::new(Kind {
+                failed: 0,
+                micros,
+                sum: Duration::ZERO,
+            })
         };
-        Metrics { kinds: std::array::from_fn(|_| kind()) }
+        Metrics {
+            kinds: std::array::from_fn(|_| kind()),
+        }
     }
 }
 
@@ -50,7 +64,8 @@ impl Metrics {
 
     pub fn record(&self, kind: usize, took: Duration, failed: bool) {
         let mut kind = self.kinds[kind].lock();
-        kind.micros.saturating_record((took.as_micros() as u64).max(1));
+        kind.micros
+            .saturating_record((took.as_micros() as u64).max(1));
         kind.sum += took;
         kind.failed += u64::from(failed);
     }
@@ -76,8 +91,11 @@ impl Metrics {
             let (sum, count) = (kind.sum.as_secs_f64(), kind.micros.len());
             let _ = writeln!(out, "dfs_call_seconds_sum{{call=\"{name}\"}} {sum}");
             let _ = writeln!(out, "dfs_call_seconds_count{{call=\"{name}\"}} {count}");
-            let _ =
-                writeln!(failures, "dfs_call_failures_total{{call=\"{name}\"}} {}", kind.failed);
+            let _ = writeln!(
+                failures,
+                "dfs_call_failures_total{{call=\"{name}\"}} {}",
+                kind.failed
+            );
         }
         out + &failures
     }
@@ -85,5 +103,8 @@ impl Metrics {
 
 /// Adds one gauge.
 pub fn gauge(out: &mut String, name: &str, help: &str, value: u64) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+    let _ = writeln!(
+        out,
+        "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}"
+    );
 }

@@ -41,6 +41,8 @@ use std::time::Duration;
 /// Everything a node's services and workers share.
 pub(crate) struct Node {
     pub env: Env,
+    /// Raft's and the log's: applying and folding use its threads.
+    pub raft_env: Env,
     pub id: NodeId,
     pub cluster: ClusterId,
     /// HOST:PORT others use.
@@ -56,6 +58,8 @@ pub(crate) struct Node {
     pub reserve: Reserve,
     /// Too little space for new data; deletes go on.
     pub low_space: AtomicBool,
+    /// Told to stop: what ends from now on ends in order.
+    pub stopping: AtomicBool,
     pub root: Arc<group::RootGroup>,
     /// The shard of `/`.
     pub shard: Arc<group::Group>,

@@ -13,7 +13,7 @@ use crate::cluster::{
 use crate::config::ServerSettings;
 use crate::env::base::LmdbBase;
 use crate::env::{Env, MetaBase, OpenMode};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::raft::seed_members;
 use crate::root::{self, TicketKey};
 use crate::shard;
@@ -34,11 +34,24 @@ const INDEX_MAP_BYTES: usize = 1 << 38;
 const ROOT_SLOT: Slot = Slot(1);
 const SHARD_SLOT: Slot = Slot(2);
 /// A seed counts as the first entry.
-const SEED: LogPosition = LogPosition { term: 0, leader: 0, index: LogIndex(1) };
+const SEED: LogPosition = LogPosition {
+    term: 0,
+    leader: 0,
+    index: LogIndex(1),
+};
 /// There from before the first byte of a first start until `DIR/node` is written.
 const FIRST_START: &str = "first-start";
 /// What a first start makes before `DIR/node`.
-const MADE: [&str; 7] = ["log", "meta", "chunks", "packs", "index", "starts", "reserve"];
+const MADE: [&str; 8] = [
+    "log",
+    "meta",
+    "chunks",
+    "packs",
+    "index",
+    "starts",
+    "starts.new",
+    "reserve",
+];
 /// The first administrator.
 const ADMIN: &str = "admin";
 
@@ -56,12 +69,22 @@ pub(super) struct Opened {
     pub lock: DirLock,
 }
 
-/// Opens `settings.data`, making a new cluster there if it is empty.
-pub(super) async fn open(
-    env: &Env,
-    raft_env: &Env,
-    settings: &ServerSettings,
-) -> Result<Opened> {
+/// Opens `settings.data`, making a new cluster there if it is empty. A disk without space gets
+/// the reserved space back, so that a full node can be started and deleted from.
+pub(super) async fn open(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Result<Opened> {
+    match open_once(env, raft_env, settings).await {
+        Err(error) if error.code == Code::NoSpace => {
+            tracing::warn!(%error, "no space to start in: the reserved space is given back");
+            Reserve::new(env.disk.clone(), &settings.data)
+                .release()
+                .await?;
+            open_once(env, raft_env, settings).await
+        }
+        opened => opened,
+    }
+}
+
+async fn open_once(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Result<Opened> {
     let dir = &settings.data;
     crate::cluster::prepare_dir(dir)?;
     let lock = DirLock::acquire(dir)?;
@@ -78,12 +101,19 @@ pub(super) async fn open(
     let base = Arc::new(LmdbBase::open(&dir.join("meta"), META_MAP_BYTES)?);
     let store = MetaStore::open(base, fold_options(settings))?;
     store.recover_slots(env).await?;
-    let index: Arc<dyn MetaBase> =
-        Arc::new(LmdbBase::open(&dir.join("index"), INDEX_MAP_BYTES)?);
+    let index: Arc<dyn MetaBase> = Arc::new(LmdbBase::open(&dir.join("index"), INDEX_MAP_BYTES)?);
     let chunks = ChunkStore::open(env.clone(), dir, index).await?;
     let reserve = Reserve::new(env.disk.clone(), dir);
     if new {
-        seed(env, &wal, &store, files.meta.cluster, files.meta.node, settings).await?;
+        seed(
+            env,
+            &wal,
+            &store,
+            files.meta.cluster,
+            files.meta.node,
+            settings,
+        )
+        .await?;
         files.create(dir)?;
     }
     unmark_first_start(env, dir).await?;
@@ -93,7 +123,16 @@ pub(super) async fn open(
         Err(_) if files.authority.is_none() => None,
         Err(_) => Some(new_admin(env, &files)?),
     };
-    Ok(Opened { files, start, wal, store, chunks, reserve, admin, lock })
+    Ok(Opened {
+        files,
+        start,
+        wal,
+        store,
+        chunks,
+        reserve,
+        admin,
+        lock,
+    })
 }
 
 /// Removes what a first start left that did not reach its end. Nothing in it was ever
@@ -102,7 +141,10 @@ async fn remove_half_made(env: &Env, dir: &Path) -> Result<()> {
     let exists = |name: &'static str| {
         let path = dir.join(name);
         async move {
-            env.disk.exists(&path).await.map_err(|e| Error::io("look for", &path, &e))
+            env.disk
+                .exists(&path)
+                .await
+                .map_err(|e| Error::io("look for", &path, &e))
         }
     };
     if !exists(FIRST_START).await? || exists("node").await? {
@@ -124,7 +166,10 @@ async fn mark_first_start(env: &Env, dir: &Path) -> Result<()> {
     let path = dir.join(FIRST_START);
     let failed = |e: std::io::Error| Error::io("create", &path, &e);
     if !env.disk.exists(&path).await.map_err(failed)? {
-        env.disk.open(&path, OpenMode::CreateNew).await.map_err(failed)?;
+        env.disk
+            .open(&path, OpenMode::CreateNew)
+            .await
+            .map_err(failed)?;
     }
     env.disk.sync_dir(dir).await.map_err(failed)
 }
@@ -149,8 +194,17 @@ fn new_node(env: &Env, settings: &ServerSettings) -> Result<NodeFiles> {
     let addresses = settings.advertise.as_slice();
     let credentials =
         authority.issue(&*env.rng, &Subject::Node(node), serial, validity, addresses)?;
-    let meta = NodeMeta { cluster, node, zone: settings.zone.clone(), rack: settings.rack.clone() };
-    Ok(NodeFiles { meta, credentials, authority: Some(authority) })
+    let meta = NodeMeta {
+        cluster,
+        node,
+        zone: settings.zone.clone(),
+        rack: settings.rack.clone(),
+    };
+    Ok(NodeFiles {
+        meta,
+        credentials,
+        authority: Some(authority),
+    })
 }
 
 /// A certificate's number: at random, so that no counter has to survive anything.
@@ -160,11 +214,17 @@ fn serial(env: &Env) -> u64 {
 
 /// The identity of the first administrator, made by the node that holds the CA.
 fn new_admin(env: &Env, files: &NodeFiles) -> Result<Identity> {
-    let authority = files.authority.as_ref().expect("asked only where the CA is");
+    let authority = files
+        .authority
+        .as_ref()
+        .expect("asked only where the CA is");
     let subject = Subject::user(ADMIN, ADMIN, true)?;
     let validity = Validity::days(env.clock.wall(), ADMIN_DAYS);
     let credentials = authority.issue(&*env.rng, &subject, serial(env), validity, &[])?;
-    Ok(Identity { addresses: Vec::new(), credentials })
+    Ok(Identity {
+        addresses: Vec::new(),
+        credentials,
+    })
 }
 
 /// Makes the root group and the shard of `/` from their seeds, and folds them: both are synced
@@ -181,7 +241,10 @@ async fn seed(
         group,
         replica: ReplicaId(1),
         slot,
-        mark: ReplicaMark { position: SEED, members: seed_members(&[(ReplicaId(1), node)]) },
+        mark: ReplicaMark {
+            position: SEED,
+            members: seed_members(&[(ReplicaId(1), node)]),
+        },
     };
     let wall = env.clock.wall();
     let mut key = [0; 32];
@@ -200,14 +263,16 @@ async fn seed(
 fn fold_options(settings: &ServerSettings) -> FoldOptions {
     // A machine whose memory is smaller than the number holds a smaller layer.
     let bytes = usize::try_from(settings.fold_bytes).unwrap_or(usize::MAX);
-    FoldOptions { bytes, after: settings.fold_after }
+    FoldOptions {
+        bytes,
+        after: settings.fold_after,
+    }
 }
 
 /// The settings a new cluster's first shard begins with.
 fn shard_settings(settings: &ServerSettings) -> Settings {
-    let millis = |duration: std::time::Duration| {
-        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-    };
+    let millis =
+        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Settings {
         inline_bytes: settings.inline_bytes,
         chunk_bytes: settings.chunk_bytes,
@@ -222,11 +287,15 @@ fn shard_settings(settings: &ServerSettings) -> Settings {
 fn must_be_whole(wal: &Wal, store: &MetaStore, dir: &Path) -> Result<()> {
     for group in [GroupId::ROOT, GroupId::FIRST] {
         let lost = |what: &str| {
-            Err(Error::corrupt(format!("the {what} of group {group} is missing"))
-                .at(dir.display())
-                .hint("restore the data directory from a backup"))
+            Err(
+                Error::corrupt(format!("the {what} of group {group} is missing"))
+                    .at(dir.display())
+                    .hint("restore the data directory from a backup"),
+            )
         };
-        let Some((_, folded)) = store.replica(group) else { return lost("metadata") };
+        let Some((_, folded)) = store.replica(group) else {
+            return lost("metadata");
+        };
         match wal.state(group).purged {
             None => return lost("log"),
             Some(purged) if purged > folded.mark.position => {

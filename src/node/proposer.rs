@@ -12,23 +12,40 @@ use crate::store::overlay::MetaStore;
 use crate::types::ShardTime;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Entries of one shard on their way at once: one is being synced while the next is gathered.
 const ENTRIES_IN_FLIGHT: usize = 3;
 
+/// Bytes of one entry's requests: what is stamped around them fits into the rest of the entry.
+const GATHERED_BYTES_MAX: usize = ENTRY_BYTES_MAX - (64 << 10);
+/// Bytes of one request beside what its client encoded: numbers grow, names are filled in.
+const REQUEST_EXTRA_BYTES: usize = 64;
+/// Bytes of requests that may wait; beyond it the answer is `busy`.
+const QUEUED_BYTES_MAX: usize = 64 << 20;
+
 /// Answers one request: the outcome of each of its operations and the shard's time.
 type Answered = Result<(Vec<Outcome>, ShardTime)>;
 
 enum Work {
-    Request { request: Request, bytes: usize, answer: oneshot::Sender<Answered> },
-    Chore { chore: Chore, answer: oneshot::Sender<Result<ChoreDone>> },
+    Request {
+        request: Request,
+        bytes: usize,
+        answer: oneshot::Sender<Answered>,
+    },
+    Chore {
+        chore: Chore,
+        answer: oneshot::Sender<Result<ChoreDone>>,
+    },
 }
 
 /// The queue in front of one shard's log.
 pub struct Proposer {
     queue: mpsc::Sender<Work>,
+    /// Of the requests in the queue.
+    queued_bytes: Arc<AtomicUsize>,
     store: Arc<MetaStore>,
     time: Arc<ShardClock>,
 }
@@ -48,18 +65,29 @@ impl ShardClock {
 }
 
 impl Proposer {
-    pub fn start(
-        env: &Env,
-        raft: Arc<RaftGroup>,
-        store: Arc<MetaStore>,
-    ) -> Proposer {
+    pub fn start(env: &Env, raft: Arc<RaftGroup>, store: Arc<MetaStore>) -> Proposer {
         let (send, receive) = mpsc::channel(PROPOSALS_QUEUED_MAX);
         // The state takes the maximum: beginning at 0 until `set_time` only lets time stand still.
         let last = Mutex::new((ShardTime(0), env.clock.now()));
-        let time = Arc::new(ShardClock { env: env.clone(), last });
-        let task = gather(env.clone(), raft, time.clone(), receive);
+        let time = Arc::new(ShardClock {
+            env: env.clone(),
+            last,
+        });
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let task = gather(
+            env.clone(),
+            raft,
+            time.clone(),
+            receive,
+            queued_bytes.clone(),
+        );
         env.spawn.spawn("proposals", Box::pin(task));
-        Proposer { queue: send, store, time }
+        Proposer {
+            queue: send,
+            queued_bytes,
+            store,
+            time,
+        }
     }
 
     /// Counts on from this, the newest value in the state.
@@ -78,8 +106,18 @@ impl Proposer {
     /// `busy` or `redirect` when it certainly was not proposed; an error with
     /// `may_have_happened` when its outcome is open. Refusals are outcomes, not errors.
     pub async fn propose(&self, request: Request, bytes: usize) -> Answered {
+        let bytes = bytes + request.user.len() + request.group.len() + REQUEST_EXTRA_BYTES;
+        if bytes > GATHERED_BYTES_MAX {
+            return Err(Error::usage(format!(
+                "a request of {bytes} bytes is too large"
+            )));
+        }
         let (answer, receive) = oneshot::channel();
-        self.enqueue(Work::Request { request, bytes, answer })?;
+        self.enqueue(Work::Request {
+            request,
+            bytes,
+            answer,
+        })?;
         receive.await.unwrap_or_else(|_| Err(stopping()))
     }
 
@@ -95,7 +133,13 @@ impl Proposer {
         if self.store.is_full() {
             return busy("the node is still writing earlier changes to disk");
         }
-        self.queue.try_send(work).or_else(|_| busy("too many changes wait on this shard"))
+        let (_, bytes) = Gathered::size(&work);
+        let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if queued + bytes > QUEUED_BYTES_MAX || self.queue.try_send(work).is_err() {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return busy("too many changes wait on this shard");
+        }
+        Ok(())
     }
 }
 
@@ -108,6 +152,7 @@ async fn gather(
     raft: Arc<RaftGroup>,
     time: Arc<ShardClock>,
     mut queue: mpsc::Receiver<Work>,
+    queued_bytes: Arc<AtomicUsize>,
 ) {
     let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
     let mut held: Option<Work> = None;
@@ -118,7 +163,11 @@ async fn gather(
         }) else {
             return;
         };
-        let permit = in_flight.clone().acquire_owned().await.expect("never closed");
+        let permit = in_flight
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("never closed");
         let mut batch = Gathered::default();
         batch.add(first);
         while batch.has_room() {
@@ -131,6 +180,7 @@ async fn gather(
                 Err(_) => break,
             }
         }
+        queued_bytes.fetch_sub(batch.bytes, Ordering::Relaxed);
         let (raft, time, wall) = (raft.clone(), time.clone(), env.clock.wall());
         env.spawn.spawn(
             "proposal",
@@ -171,12 +221,12 @@ impl Gathered {
     }
 
     fn has_room(&self) -> bool {
-        self.items < ENTRY_ITEMS_MAX && self.bytes < ENTRY_BYTES_MAX
+        self.items < ENTRY_ITEMS_MAX && self.bytes < GATHERED_BYTES_MAX
     }
 
     fn fits(&self, work: &Work) -> bool {
         let (items, bytes) = Self::size(work);
-        self.items + items <= ENTRY_ITEMS_MAX && self.bytes + bytes <= ENTRY_BYTES_MAX
+        self.items + items <= ENTRY_ITEMS_MAX && self.bytes + bytes <= GATHERED_BYTES_MAX
     }
 
     fn add(&mut self, work: Work) {
@@ -184,7 +234,9 @@ impl Gathered {
         self.items += items;
         self.bytes += bytes;
         match work {
-            Work::Request { request, answer, .. } => {
+            Work::Request {
+                request, answer, ..
+            } => {
                 self.requests.push(request);
                 self.answers.push(answer);
             }
@@ -204,12 +256,18 @@ fn answer(
     chores: Vec<oneshot::Sender<Result<ChoreDone>>>,
 ) {
     let applied = reply.map(|reply| {
-        *reply.downcast::<Applied>().expect("a shard's machine answers a proposal with Applied")
+        *reply
+            .downcast::<Applied>()
+            .expect("a shard's machine answers a proposal with Applied")
     });
     match applied {
         Err(error) => {
-            answers.into_iter().for_each(|to| drop(to.send(Err(error.clone()))));
-            chores.into_iter().for_each(|to| drop(to.send(Err(error.clone()))));
+            answers
+                .into_iter()
+                .for_each(|to| drop(to.send(Err(error.clone()))));
+            chores
+                .into_iter()
+                .for_each(|to| drop(to.send(Err(error.clone()))));
         }
         Ok(applied) => {
             for (to, outcomes) in answers.into_iter().zip(applied.requests) {

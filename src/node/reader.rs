@@ -19,12 +19,16 @@ const QUEUED_MAX: usize = 8_192;
 /// Reads of one view: bounds how long the view lives.
 const GATHERED_MAX: usize = 128;
 /// Batches at work at once.
-const BATCHES_MAX: usize = 4;
+const BATCHES_MAX: usize = 3;
 
 type Job = Box<dyn FnOnce(Result<&View>) + Send>;
 
+/// Stale reads at work at once: they must leave threads to the others.
+const STALE_MAX: usize = 2;
+
 /// The queue of one group's reads.
 pub struct Reader {
+    stale: Semaphore,
     fresh: mpsc::Sender<Job>,
     env: Env,
     machine: Arc<Machine>,
@@ -35,7 +39,12 @@ impl Reader {
         let (send, receive) = mpsc::channel(QUEUED_MAX);
         let task = serve(env.clone(), raft, machine.clone(), receive);
         env.spawn.spawn("reads", Box::pin(task));
-        Reader { fresh: send, env: env.clone(), machine }
+        Reader {
+            stale: Semaphore::new(STALE_MAX),
+            fresh: send,
+            env: env.clone(),
+            machine,
+        }
     }
 
     /// Runs one read as fresh as asked.
@@ -49,6 +58,7 @@ impl Reader {
     ) -> Result<T> {
         if matches!(level, ReadLevel::Stale | ReadLevel::Bounded(_)) {
             // A one-member group's applied state is never older than its last acknowledgement.
+            let _turn = self.stale.acquire().await.expect("never closed");
             let machine = self.machine.clone();
             return self.env.run_blocking(move || read(&machine.view()?)).await;
         }
@@ -60,7 +70,9 @@ impl Reader {
         self.fresh.try_send(job).map_err(|_| {
             Error::new(Code::Busy, "too many reads wait on this node").hint("try again")
         })?;
-        receive.await.map_err(|_| Error::unavailable("the node is stopping"))?
+        receive
+            .await
+            .map_err(|_| Error::unavailable("the node is stopping"))?
     }
 }
 

@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -92,7 +93,16 @@ async fn start(
     settings: &ServerSettings,
 ) -> Result<Server> {
     let opened = open(&env, &raft_env, settings).await?;
-    let Opened { files, start, wal, store, chunks, reserve, admin, lock } = opened;
+    let Opened {
+        files,
+        start,
+        wal,
+        store,
+        chunks,
+        reserve,
+        admin,
+        lock,
+    } = opened;
     let context = GroupContext {
         env: env.clone(),
         raft_env,
@@ -103,7 +113,9 @@ async fn start(
         timers: Timers::default(),
     };
     let replica_of = |group| {
-        let (record, _) = store.replica(group).expect("opening checked that it is there");
+        let (record, _) = store
+            .replica(group)
+            .expect("opening checked that it is there");
         record.replica
     };
     let root = RootGroup::start(&context, replica_of(GroupId::ROOT)).await?;
@@ -116,9 +128,13 @@ async fn start(
     let late = Arc::new(Late::default());
     let endpoint = Endpoint::bind(&env, settings.listen, Some((tls, late.clone()))).await?;
     let listen = endpoint.local_addr();
-    let address = settings.advertise.clone().unwrap_or_else(|| reachable(listen).to_string());
+    let address = settings
+        .advertise
+        .clone()
+        .unwrap_or_else(|| reachable(listen).to_string());
     let node = Arc::new(Node {
         env: env.clone(),
+        raft_env: context.raft_env.clone(),
         id: files.meta.node,
         cluster: files.meta.cluster,
         address: address.clone(),
@@ -131,6 +147,7 @@ async fn start(
         chunks,
         reserve,
         low_space: Default::default(),
+        stopping: Default::default(),
         root,
         shard,
         tickets: Tickets::default(),
@@ -144,7 +161,11 @@ async fn start(
     }
     workers::start(&node);
     late.set(Arc::new(Calls(node.clone())));
-    Ok(Server { node, endpoint, _lock: lock })
+    Ok(Server {
+        node,
+        endpoint,
+        _lock: lock,
+    })
 }
 
 /// Puts the administrator's identity where the operator and the local user's client look.
@@ -188,6 +209,7 @@ impl Server {
 
     /// Finishes what is in flight, folds, and stops.
     pub async fn stop(self) -> Result<()> {
+        self.node.stopping.store(true, Ordering::Relaxed);
         self.endpoint.close(STOP_GRACE).await;
         self.node.fold_and_compact().await?;
         self.node.shard.raft.shutdown().await?;

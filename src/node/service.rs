@@ -19,9 +19,13 @@ pub(super) struct Caller {
 impl Caller {
     fn of(peer: &Peer) -> Result<Caller> {
         match peer {
-            Peer::User { name, group, admin, .. } => {
-                Ok(Caller { user: name.clone(), group: group.clone(), admin: *admin })
-            }
+            Peer::User {
+                name, group, admin, ..
+            } => Ok(Caller {
+                user: name.clone(),
+                group: group.clone(),
+                admin: *admin,
+            }),
             Peer::Node(_) | Peer::Nobody => {
                 Err(Error::new(Code::Denied, "this identity is not a user's")
                     .hint("use a user's identity file"))
@@ -58,8 +62,12 @@ impl Service for Calls {
 
 /// One stream. An error here is the stream's own: every failure of a call is an answer.
 async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
-    let Incoming { peer, mut stream, .. } = incoming;
-    let Some(frame) = stream.recv_frame().await? else { return Ok(()) };
+    let Incoming {
+        peer, mut stream, ..
+    } = incoming;
+    let Some(frame) = stream.recv_frame().await? else {
+        return Ok(());
+    };
     let started = node.env.clock.now();
     let call = Caller::of(&peer).and_then(|caller| {
         let call = codec::decode::<Call>(&frame)
@@ -74,22 +82,39 @@ async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
     let kind = node.metrics.kind_of(&call);
     let failed = match call {
         Call::PutChunk { ticket, hash, len } => {
-            let put = node.put_chunk(&caller, &ticket, hash, len, &mut stream).await;
+            let put = node
+                .put_chunk(&caller, &ticket, hash, len, &mut stream)
+                .await;
             let failed = put.is_err();
-            reply(&mut stream, &put.map_or_else(Answer::Failed, |()| Answer::PutChunk)).await?;
+            reply(
+                &mut stream,
+                &put.map_or_else(Answer::Failed, |()| Answer::PutChunk),
+            )
+            .await?;
             failed
         }
-        Call::GetChunk { ticket, hash, mac, offset, len } => {
+        Call::GetChunk {
+            ticket,
+            hash,
+            mac,
+            offset,
+            len,
+        } => {
             let range = (u64::from(offset), u64::from(len));
-            node.get_chunk(&caller, &ticket, hash, mac, range, &mut stream).await?
+            node.get_chunk(&caller, &ticket, hash, mac, range, &mut stream)
+                .await?
         }
         call => {
-            let answer = node.answer(&caller, call).await.unwrap_or_else(Answer::Failed);
+            let answer = node
+                .answer(&caller, call)
+                .await
+                .unwrap_or_else(Answer::Failed);
             reply(&mut stream, &answer).await?;
             matches!(answer, Answer::Failed(_))
         }
     };
-    node.metrics.record(kind, node.env.clock.now().saturating_sub(started), failed);
+    node.metrics
+        .record(kind, node.env.clock.now().saturating_sub(started), failed);
     Ok(())
 }
 
@@ -106,20 +131,34 @@ impl Node {
             Call::Mutate { shard, request } => self.mutate(caller, shard, &request).await,
             Call::Stat { path, level } => self.stat(path, level).await,
             Call::StatMany { paths, level } => self.stat_many(paths, level).await,
-            Call::List { path, after, limit, attrs, known, level } => {
-                self.list(path, after, limit, attrs, known, level).await
-            }
-            Call::Resolve { path, version, page, pinned, level } => {
-                self.resolve(caller, path, version, page, pinned, level).await
+            Call::List {
+                path,
+                after,
+                limit,
+                attrs,
+                known,
+                level,
+            } => self.list(path, after, limit, attrs, known, level).await,
+            Call::Resolve {
+                path,
+                version,
+                page,
+                pinned,
+                level,
+            } => {
+                self.resolve(caller, path, version, page, pinned, level)
+                    .await
             }
             Call::Versions { path, level } => self.versions(path, level).await,
             Call::Deleted { path, level } => self.deleted(path, level).await,
             Call::UploadTicket { parent, upload } => {
                 self.upload_ticket(caller, parent, upload).await
             }
-            Call::Known { parent, upload, hashes } => {
-                self.known(caller, parent, upload, hashes).await
-            }
+            Call::Known {
+                parent,
+                upload,
+                hashes,
+            } => self.known(caller, parent, upload, hashes).await,
             Call::Pin { ticket, hashes } => self.pin(caller, &ticket, hashes).await,
             Call::Status => self.status().await.map(Answer::Status),
             Call::Fsck { path, chunks } => {

@@ -4,12 +4,12 @@ use super::Node;
 use super::group::Group;
 use super::metrics::gauge;
 use crate::error::Result;
+use crate::proto::EntryView;
 use crate::proto::{GroupView, NodeView, StatusView};
 use crate::raft::GroupStatus;
 use crate::shard;
 use crate::store::overlay::View;
 use crate::types::{DfsPath, GroupId, ReadLevel};
-use crate::proto::EntryView;
 
 /// Used share of the disk above which the node is in warning, and critical (percent).
 const DISK_WARNING: u64 = 85;
@@ -24,7 +24,11 @@ impl Node {
     pub(super) async fn status(&self) -> Result<StatusView> {
         let space = self.env.disk.space(&self.data).await;
         let (total, available) = space.map_or((0, 0), |space| (space.total, space.available));
-        let used = if total == 0 { 100 } else { 100 - available * 100 / total };
+        let used = if total == 0 {
+            100
+        } else {
+            100 - available * 100 / total
+        };
         let mut reasons = Vec::new();
         let mut health = "yellow";
         // One node holds one copy of everything: that is never green.
@@ -40,7 +44,10 @@ impl Node {
         let groups = [self.root_view(), self.shard_view().await?];
         for group in groups.iter().filter(|group| group.leader.is_none()) {
             health = "red";
-            reasons.push(format!("group {} ({}) has no leader", group.group, group.prefix));
+            reasons.push(format!(
+                "group {} ({}) has no leader",
+                group.group, group.prefix
+            ));
         }
         let (chunks, chunk_bytes) = self.chunks.totals();
         let node = NodeView {
@@ -54,8 +61,16 @@ impl Node {
             disk_available: available,
             chunks,
             chunk_bytes,
-            leaders: groups.iter().filter(|group| group.leader == Some(self.id)).count() as u64,
-            uptime_ms: self.env.clock.now().saturating_sub(self.started).as_millis() as u64,
+            leaders: groups
+                .iter()
+                .filter(|group| group.leader == Some(self.id))
+                .count() as u64,
+            uptime_ms: self
+                .env
+                .clock
+                .now()
+                .saturating_sub(self.started)
+                .as_millis() as u64,
         };
         Ok(StatusView {
             cluster: self.cluster,
@@ -91,7 +106,10 @@ impl Node {
     async fn shard_view(&self) -> Result<GroupView> {
         let mut view = self.group_view(self.shard.id, "/", &self.shard.raft.status());
         let read = |view: &View| {
-            Ok((shard::read::header(view)?, shard::read::stat(view, &DfsPath::root())?))
+            Ok((
+                shard::read::header(view)?,
+                shard::read::stat(view, &DfsPath::root())?,
+            ))
         };
         // Status answers without a quorum too: it shows what this node knows.
         let (header, root) = self.shard.read(ReadLevel::Stale, read).await?;
@@ -106,14 +124,39 @@ impl Node {
         let mut out = self.metrics.text();
         let status = self.status().await?;
         let (chunks, bytes) = self.chunks.totals();
-        gauge(&mut out, "dfs_chunks", "Chunks stored on this node.", chunks);
-        gauge(&mut out, "dfs_chunk_bytes", "Bytes of chunks stored on this node.", bytes);
+        gauge(
+            &mut out,
+            "dfs_chunks",
+            "Chunks stored on this node.",
+            chunks,
+        );
+        gauge(
+            &mut out,
+            "dfs_chunk_bytes",
+            "Bytes of chunks stored on this node.",
+            bytes,
+        );
         let waiting = self.store.active_bytes() as u64;
-        gauge(&mut out, "dfs_overlay_bytes", "Metadata that waits for the next fold.", waiting);
-        gauge(&mut out, "dfs_metadata_bytes", "Metadata on disk.", self.store.used_bytes()?);
+        gauge(
+            &mut out,
+            "dfs_overlay_bytes",
+            "Metadata that waits for the next fold.",
+            waiting,
+        );
+        gauge(
+            &mut out,
+            "dfs_metadata_bytes",
+            "Metadata on disk.",
+            self.store.used_bytes()?,
+        );
         for group in &status.groups {
             let name = format!("dfs_group_{}_applied", group.group);
-            gauge(&mut out, &name, "Index of the newest applied entry.", group.applied);
+            gauge(
+                &mut out,
+                &name,
+                "Index of the newest applied entry.",
+                group.applied,
+            );
         }
         Ok(out)
     }

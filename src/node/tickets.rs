@@ -73,7 +73,8 @@ impl Tickets {
     fn key_of(&self, ticket: &Ticket) -> Result<[u8; 32]> {
         let keys = self.keys.read();
         let key = keys.iter().find(|key| key.epoch == ticket.key_epoch);
-        key.map(|key| key.key).ok_or_else(|| denied("the ticket has expired"))
+        key.map(|key| key.key)
+            .ok_or_else(|| denied("the ticket has expired"))
     }
 }
 
@@ -99,12 +100,24 @@ fn keyed(key: &[u8; 32], context: &[u8], parts: &[&[u8]]) -> Mac {
 
 fn sign(key: &[u8; 32], ticket: &Ticket) -> Mac {
     let right = codec::encode(&ticket.right);
-    let numbers = [ticket.expires.0.to_le_bytes(), ticket.key_epoch.to_le_bytes()].concat();
-    keyed(key, b"dfs ticket 1", &[&right, ticket.user.as_bytes(), &numbers])
+    let numbers = [
+        ticket.expires.0.to_le_bytes(),
+        ticket.key_epoch.to_le_bytes(),
+    ]
+    .concat();
+    keyed(
+        key,
+        b"dfs ticket 1",
+        &[&right, ticket.user.as_bytes(), &numbers],
+    )
 }
 
 fn proof(key: &[u8; 32], right: &TicketRight, user: &str, chunk: &ChunkHash) -> Mac {
-    keyed(key, b"dfs chunk 1", &[&codec::encode(right), user.as_bytes(), &chunk.0])
+    keyed(
+        key,
+        b"dfs chunk 1",
+        &[&codec::encode(right), user.as_bytes(), &chunk.0],
+    )
 }
 
 #[cfg(test)]
@@ -114,12 +127,18 @@ mod tests {
 
     fn tickets() -> Tickets {
         let tickets = Tickets::default();
-        tickets.set_keys(vec![TicketKey { epoch: 4, key: [9; 32] }]);
+        tickets.set_keys(vec![TicketKey {
+            epoch: 4,
+            key: [9; 32],
+        }]);
         tickets
     }
 
     fn read(inode: u64) -> TicketRight {
-        TicketRight::Read { inode: Inode(inode), content: ContentId(1) }
+        TicketRight::Read {
+            inode: Inode(inode),
+            content: ContentId(1),
+        }
     }
 
     #[test]
@@ -143,9 +162,20 @@ mod tests {
         later.expires = ShardTime(10_000);
         assert!(tickets.check(&later, "ann").is_err());
         let mut wider = ticket.clone();
-        wider.right = TicketRight::Write { upload: UploadId([0; 16]) };
+        wider.right = TicketRight::Write {
+            upload: UploadId([0; 16]),
+        };
         assert!(tickets.check(&wider, "ann").is_err());
-        tickets.set_keys(vec![TicketKey { epoch: 5, key: [8; 32] }]);
-        assert!(tickets.check(&ticket, "ann").unwrap_err().message.contains("expired"));
+        tickets.set_keys(vec![TicketKey {
+            epoch: 5,
+            key: [8; 32],
+        }]);
+        assert!(
+            tickets
+                .check(&ticket, "ann")
+                .unwrap_err()
+                .message
+                .contains("expired")
+        );
     }
 }

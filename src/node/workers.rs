@@ -20,7 +20,7 @@ use std::time::Duration;
 /// How often the fold looks whether there is work.
 const FOLD_LOOK: Duration = Duration::from_millis(50);
 /// How often the free space is looked at.
-const SPACE_LOOK: Duration = Duration::from_secs(1);
+const SPACE_LOOK: Duration = Duration::from_millis(200);
 /// Folded entries at which a group's log is let go.
 const COMPACT_ENTRIES: u64 = 10_000;
 /// How often chores look for work.
@@ -40,6 +40,7 @@ const ROWS: u32 = 1_000;
 /// Starts all loops. They end with the process.
 pub(super) fn start(node: &Arc<Node>) {
     let spawn = &node.env.spawn;
+    watch_groups(node);
     spawn.spawn("fold", Box::pin(fold_loop(node.clone())));
     spawn.spawn("chores", Box::pin(chores_loop(node.clone())));
     spawn.spawn("ticket keys", Box::pin(ticket_keys_loop(node.clone())));
@@ -58,6 +59,27 @@ async fn slots_loop(node: Arc<Node>) {
                 tokio::time::sleep(SLOW_CHORES_EVERY).await;
             }
         }
+    }
+}
+
+/// A group whose replica has stopped must not look alive: the process ends and says why.
+fn watch_groups(node: &Arc<Node>) {
+    for raft in [&node.root.raft, &node.shard.raft] {
+        let (env, node, raft) = (node.env.clone(), node.clone(), raft.clone());
+        let watch = async move {
+            let error = raft.ended().await;
+            if node.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            let group = raft.status().group;
+            tracing::error!(%group, %error, "a group has stopped; the node stops with it");
+            eprintln!(
+                "dfs: group {group} has stopped ({error}); the node stops: see the log above for \
+                 the cause, `dfs fsck` after a restart for damage"
+            );
+            std::process::exit(i32::from(error.code.exit_status()));
+        };
+        env.spawn.spawn("group watch", Box::pin(watch));
     }
 }
 
@@ -106,7 +128,11 @@ impl Node {
         };
         let low = space.available < LOW_SPACE_BYTES;
         if self.low_space.swap(low, Ordering::Relaxed) != low {
-            tracing::warn!(available = space.available, low, "space for new data has changed");
+            tracing::warn!(
+                available = space.available,
+                low,
+                "space for new data has changed"
+            );
         }
     }
 
@@ -116,23 +142,41 @@ impl Node {
         if !self.low_space.load(Ordering::Relaxed) {
             return Ok(());
         }
-        Err(Error::new(Code::NoSpace, format!("the disk of node {} is full", self.id))
-            .hint("delete something, or give the node a larger disk"))
+        Err(Error::new(
+            Code::NoSpace,
+            format!("the disk of node {} is full", self.id),
+        )
+        .hint("delete something, or give the node a larger disk"))
     }
 
     /// Folds, then lets the logs go up to what is folded where that frees something.
     pub(super) async fn fold_and_compact(&self) -> Result<()> {
         let started = self.env.clock.now();
-        let folded = self.store.fold(&self.env, &self.wal).await?;
+        let folded = self.store.fold(&self.raft_env, &self.wal).await?;
         let took = self.env.clock.now().saturating_sub(started);
-        tracing::debug!(records = folded.records, bytes = folded.bytes, ?took, "folded");
+        tracing::debug!(
+            records = folded.records,
+            bytes = folded.bytes,
+            ?took,
+            "folded"
+        );
         // All but the newest segment: letting go of their entries frees them.
-        let pinning: BTreeSet<GroupId> =
-            self.wal.pinned().into_iter().flat_map(|(_, groups)| groups).collect();
+        let pinning: BTreeSet<GroupId> = self
+            .wal
+            .pinned()
+            .into_iter()
+            .flat_map(|(_, groups)| groups)
+            .collect();
         for raft in [&self.root.raft, &self.shard.raft] {
             let group = raft.status().group;
-            let Some((_, folded)) = self.store.replica(group) else { continue };
-            let purged = self.wal.state(group).purged.map_or(0, |purged| purged.index.0);
+            let Some((_, folded)) = self.store.replica(group) else {
+                continue;
+            };
+            let purged = self
+                .wal
+                .state(group)
+                .purged
+                .map_or(0, |purged| purged.index.0);
             let beyond = folded.mark.position.index.0.saturating_sub(purged);
             if beyond >= COMPACT_ENTRIES || (beyond > 0 && pinning.contains(&group)) {
                 raft.compact().await?;
@@ -143,7 +187,11 @@ impl Node {
 }
 
 async fn chores_loop(node: Arc<Node>) {
-    let mut chores = Chores { next_due: None, slow_at: Duration::ZERO, versions_at: Duration::ZERO };
+    let mut chores = Chores {
+        next_due: None,
+        slow_at: Duration::ZERO,
+        versions_at: Duration::ZERO,
+    };
     loop {
         tokio::time::sleep(CHORES_EVERY).await;
         if !node.leads(&node.shard) {
@@ -191,11 +239,18 @@ impl Chores {
         if self.next_due.is_none() {
             self.next_due = look(node, next_due).await?;
         }
-        if self.next_due.is_none_or(|due| due > node.shard.proposer.time()) {
+        if self
+            .next_due
+            .is_none_or(|due| due > node.shard.proposer.time())
+        {
             return Ok(());
         }
         let records = CLEANUP_BATCH_DEFAULT as u32;
-        repeat(node, || Chore::Cleanup { records, now: false }).await?;
+        repeat(node, || Chore::Cleanup {
+            records,
+            now: false,
+        })
+        .await?;
         self.next_due = None;
         Ok(())
     }
@@ -253,11 +308,20 @@ async fn trim_changes(node: &Arc<Node>, header: &Header) -> Result<()> {
         let first = header.changes_trimmed;
         let old = look(node, move |view| first_change(view, first)).await?;
         let aged = old.is_some_and(|(_, time)| now.since(time) > CHANGES_MS);
-        let Some((revision, _)) = old.filter(|_| aged || header.changes_bytes > CHANGES_BYTES) else {
+        let Some((revision, _)) = old.filter(|_| aged || header.changes_bytes > CHANGES_BYTES)
+        else {
             return Ok(());
         };
-        let upto = Revision(revision.0.saturating_add(u64::from(ROWS)).min(header.revision.0));
-        node.shard.proposer.chore(Chore::TrimChanges { upto, rows: ROWS }).await?;
+        let upto = Revision(
+            revision
+                .0
+                .saturating_add(u64::from(ROWS))
+                .min(header.revision.0),
+        );
+        node.shard
+            .proposer
+            .chore(Chore::TrimChanges { upto, rows: ROWS })
+            .await?;
         tokio::time::sleep(FOLD_LOOK).await;
         header = look(node, |view| read::header(view)).await?;
     }
@@ -310,11 +374,15 @@ fn first_change(view: &View, behind: Revision) -> Result<Option<(Revision, Shard
     let mut first = None;
     let table = keys::table(keys::CHANGES);
     let end = keys::after(&table);
-    view.scan(&keys::change(behind.next()), end.as_deref(), &mut |key, row| {
-        let row: ChangeRow = records::decode(row)?;
-        first = keys::number_at(key, 1).map(|revision| (Revision(revision), row.time));
-        Ok(false)
-    })?;
+    view.scan(
+        &keys::change(behind.next()),
+        end.as_deref(),
+        &mut |key, row| {
+            let row: ChangeRow = records::decode(row)?;
+            first = keys::number_at(key, 1).map(|revision| (Revision(revision), row.time));
+            Ok(false)
+        },
+    )?;
     Ok(first)
 }
 
@@ -335,7 +403,9 @@ impl Node {
         let epoch = newest.last().map_or(1, |key| key.epoch + 1);
         let mut key = [0; 32];
         self.env.rng.fill(&mut key);
-        self.root.propose(&RootCommand::AddTicketKey(TicketKey { epoch, key })).await?;
+        self.root
+            .propose(&RootCommand::AddTicketKey(TicketKey { epoch, key }))
+            .await?;
         self.take_ticket_keys()
     }
 

@@ -318,6 +318,20 @@ impl RaftGroup {
         })
     }
 
+    /// Waits until this replica does nothing any more: its log or its state failed, or it was
+    /// shut down.
+    pub async fn ended(&self) -> Error {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_and_update().running_state {
+                return refusal::fatal(fatal);
+            }
+            if metrics.changed().await.is_err() {
+                return refusal::stopped();
+            }
+        }
+    }
+
     /// Asks a voter to take the lead over; returns before it has. Ignored when not the leader.
     ///
     /// # Errors

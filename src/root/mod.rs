@@ -81,7 +81,12 @@ fn encoded<T: Serialize>(value: &T) -> Option<Bytes> {
 
 /// The records of a new root group.
 pub fn seed(id: ClusterId, created: WallTime, ticket_key: TicketKey) -> Vec<Change> {
-    let cluster = Cluster { id, created, state_machine: 1, next_node: NodeId(2) };
+    let cluster = Cluster {
+        id,
+        created,
+        state_machine: 1,
+        next_node: NodeId(2),
+    };
     vec![
         (Bytes::from_static(&[CLUSTER]), encoded(&cluster)),
         (key(TICKET_KEYS, ticket_key.epoch), encoded(&ticket_key)),
@@ -132,7 +137,10 @@ pub struct Staged<'a> {
 
 impl<'a> Staged<'a> {
     pub fn new(view: &'a dyn SlotRead) -> Self {
-        Staged { view, changes: BTreeMap::new() }
+        Staged {
+            view,
+            changes: BTreeMap::new(),
+        }
     }
 
     pub fn write(&mut self, changes: Vec<Change>) {
@@ -156,7 +164,10 @@ impl SlotRead for Staged<'_> {
     fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut VisitRecord<'_>) -> Result<()> {
         let mut found = BTreeMap::new();
         self.view.scan(from, to, &mut |key, value| {
-            found.insert(Bytes::copy_from_slice(key), Some(Bytes::copy_from_slice(value)));
+            found.insert(
+                Bytes::copy_from_slice(key),
+                Some(Bytes::copy_from_slice(value)),
+            );
             Ok(true)
         })?;
         let inside = |key: &Bytes| key[..] >= *from && to.is_none_or(|to| key[..] < *to);
@@ -175,12 +186,16 @@ impl SlotRead for Staged<'_> {
 
 /// The cluster's own record.
 pub fn cluster(view: &dyn SlotRead) -> Result<Cluster> {
-    let bytes = view.get(&[CLUSTER])?.ok_or_else(|| Error::corrupt("the root group is empty"))?;
+    let bytes = view
+        .get(&[CLUSTER])?
+        .ok_or_else(|| Error::corrupt("the root group is empty"))?;
     codec::decode(&bytes)
 }
 
 fn node(view: &dyn SlotRead, node: NodeId) -> Result<Option<NodeRecord>> {
-    view.get(&key(NODES, node.0))?.map(|bytes| codec::decode(&bytes)).transpose()
+    view.get(&key(NODES, node.0))?
+        .map(|bytes| codec::decode(&bytes))
+        .transpose()
 }
 
 /// All nodes, by id.
@@ -243,7 +258,10 @@ mod tests {
 
     fn founded() -> Records {
         let mut records = Records::default();
-        let first = TicketKey { epoch: 1, key: [7; 32] };
+        let first = TicketKey {
+            epoch: 1,
+            key: [7; 32],
+        };
         records.write(seed(ClusterId([1; 16]), WallTime(5), first));
         records
     }
@@ -259,9 +277,13 @@ mod tests {
             start: 3,
             version: "0".into(),
         };
-        records.apply(&RootCommand::NodeStarted(record.clone())).unwrap();
+        records
+            .apply(&RootCommand::NodeStarted(record.clone()))
+            .unwrap();
         record.start = 2;
-        let refusal = records.apply(&RootCommand::NodeStarted(record)).unwrap_err();
+        let refusal = records
+            .apply(&RootCommand::NodeStarted(record))
+            .unwrap_err();
         assert!(refusal.message.contains("old copy"), "{refusal}");
         assert_eq!(nodes(&records).unwrap()[0].start, 3);
     }
@@ -270,11 +292,18 @@ mod tests {
     fn three_ticket_keys_are_kept_and_a_repeated_one_changes_nothing() {
         let mut records = founded();
         for epoch in 2..=5 {
-            let add = RootCommand::AddTicketKey(TicketKey { epoch, key: [epoch as u8; 32] });
+            let add = RootCommand::AddTicketKey(TicketKey {
+                epoch,
+                key: [epoch as u8; 32],
+            });
             records.apply(&add).unwrap();
             records.apply(&add).unwrap();
         }
-        let kept: Vec<_> = ticket_keys(&records).unwrap().iter().map(|key| key.epoch).collect();
+        let kept: Vec<_> = ticket_keys(&records)
+            .unwrap()
+            .iter()
+            .map(|key| key.epoch)
+            .collect();
         assert_eq!(kept, [3, 4, 5]);
     }
 
@@ -283,7 +312,10 @@ mod tests {
         let records = founded();
         let mut staged = Staged::new(&records);
         for epoch in 2..=5 {
-            let add = RootCommand::AddTicketKey(TicketKey { epoch, key: [0; 32] });
+            let add = RootCommand::AddTicketKey(TicketKey {
+                epoch,
+                key: [0; 32],
+            });
             let (changes, answer) = apply(&staged, &codec::encode(&add)).unwrap();
             answer.unwrap();
             staged.write(changes);

@@ -56,7 +56,11 @@ pub struct ImageSize {
 /// `corrupt` when a record of the view is damaged; I/O errors with the path.
 pub async fn cut(env: &Env, view: View, meta: &ImageMeta, path: &Path) -> Result<ImageSize> {
     let io = |verb: &'static str| move |e: std::io::Error| Error::io(verb, path, &e);
-    let file = env.disk.open(path, OpenMode::CreateNew).await.map_err(io("create"))?;
+    let file = env
+        .disk
+        .open(path, OpenMode::CreateNew)
+        .await
+        .map_err(io("create"))?;
     let encoded = codec::encode(meta);
     let mut head = BytesMut::new();
     head.put_slice(MAGIC);
@@ -66,7 +70,9 @@ pub async fn cut(env: &Env, view: View, meta: &ImageMeta, path: &Path) -> Result
     let mut chain = seal(&mut head, 0);
     let mut size = ImageSize::default();
     size.bytes = head.len() as u64;
-    file.write_at(0, vec![head.freeze()]).await.map_err(io("write"))?;
+    file.write_at(0, vec![head.freeze()])
+        .await
+        .map_err(io("write"))?;
 
     let (mut view, mut from) = (view, Vec::new());
     loop {
@@ -76,7 +82,14 @@ pub async fn cut(env: &Env, view: View, meta: &ImageMeta, path: &Path) -> Result
                 (view, frame)
             })
             .await;
-        let Some(Frame { mut body, records, behind }) = frame? else { break };
+        let Some(Frame {
+            mut body,
+            records,
+            behind,
+        }) = frame?
+        else {
+            break;
+        };
         (view, from) = (back, behind);
         let mut bytes = BytesMut::with_capacity(body.len() + 12);
         bytes.put_u32_le(u32::try_from(body.len()).expect("a frame is bounded"));
@@ -84,7 +97,9 @@ pub async fn cut(env: &Env, view: View, meta: &ImageMeta, path: &Path) -> Result
         chain = seal(&mut bytes, chain);
         (size.frames, size.records) = (size.frames + 1, size.records + records);
         let len = bytes.len() as u64;
-        file.write_at(size.bytes, vec![bytes.freeze()]).await.map_err(io("write"))?;
+        file.write_at(size.bytes, vec![bytes.freeze()])
+            .await
+            .map_err(io("write"))?;
         size.bytes += len;
     }
     let mut tail = BytesMut::with_capacity(TAIL_BYTES);
@@ -92,7 +107,9 @@ pub async fn cut(env: &Env, view: View, meta: &ImageMeta, path: &Path) -> Result
     tail.put_u64_le(size.frames);
     tail.put_u64_le(size.records);
     tail.put_u64_le(chain);
-    file.write_sync(size.bytes, vec![tail.freeze()]).await.map_err(io("write"))?;
+    file.write_sync(size.bytes, vec![tail.freeze()])
+        .await
+        .map_err(io("write"))?;
     size.bytes += TAIL_BYTES as u64;
     Ok(size)
 }
@@ -112,10 +129,18 @@ struct Frame {
 }
 
 fn next_frame(view: &View, from: &[u8]) -> Result<Option<Frame>> {
-    let mut frame = Frame { body: BytesMut::new(), records: 0, behind: Vec::new() };
+    let mut frame = Frame {
+        body: BytesMut::new(),
+        records: 0,
+        behind: Vec::new(),
+    };
     view.scan(from, None, &mut |key, value| {
-        frame.body.put_u16_le(u16::try_from(key.len()).expect("keys are short"));
-        frame.body.put_u32_le(u32::try_from(value.len()).expect("records are bounded"));
+        frame
+            .body
+            .put_u16_le(u16::try_from(key.len()).expect("keys are short"));
+        frame
+            .body
+            .put_u32_le(u32::try_from(value.len()).expect("records are bounded"));
         frame.body.put_slice(key);
         frame.body.put_slice(value);
         frame.records += 1;
@@ -166,12 +191,21 @@ impl ImageReader {
         let chain = check(path, 0, &whole, 0)?;
         let meta = codec::decode(&whole[fixed..fixed + len])?;
         let (at, size) = (whole.len() as u64, ImageSize::default());
-        Ok(ImageReader { file, path: path.to_owned(), at, chain, size, meta })
+        Ok(ImageReader {
+            file,
+            path: path.to_owned(),
+            at,
+            chain,
+            size,
+            meta,
+        })
     }
 
     /// The next records, in key order; `None` at the end, which was checked too.
     pub async fn next(&mut self) -> Result<Option<Vec<ImageRecord>>> {
-        let len = read(&*self.file, &self.path, self.at, 4).await?.get_u32_le() as usize;
+        let len = read(&*self.file, &self.path, self.at, 4)
+            .await?
+            .get_u32_le() as usize;
         if len == 0 {
             let mut tail = read(&*self.file, &self.path, self.at + 4, TAIL_BYTES - 4).await?;
             let told = (tail.get_u64_le(), tail.get_u64_le(), tail.get_u64_le());
@@ -221,7 +255,10 @@ fn check(path: &Path, at: u64, bytes: &[u8], chain: u64) -> Result<u64> {
 }
 
 async fn read(file: &dyn DiskFile, path: &Path, at: u64, len: usize) -> Result<Bytes> {
-    let bytes = file.read_at(at, len).await.map_err(|e| Error::io("read", path, &e))?;
+    let bytes = file
+        .read_at(at, len)
+        .await
+        .map_err(|e| Error::io("read", path, &e))?;
     if bytes.len() < len {
         return Err(damaged(path, at, "it ends early"));
     }

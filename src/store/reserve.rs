@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 /// Enough for a fold of a full overlay with the pages it copies.
 pub const RESERVE_BYTES: u64 = 256 * MIB;
-/// Below this much free space new data is refused; deletes go on.
-pub const LOW_SPACE_BYTES: u64 = 256 * MIB;
+/// Below this much free space new data is refused; deletes go on. Free space is looked at five
+/// times a second: this is what a fast disk can take meanwhile, and the log's next segment.
+pub const LOW_SPACE_BYTES: u64 = 768 * MIB;
 /// Zeros are written in pieces of this size.
 const STEP: u64 = 8 * MIB;
 
@@ -23,7 +24,10 @@ pub struct Reserve {
 
 impl Reserve {
     pub fn new(disk: Arc<dyn Disk>, dir: &Path) -> Reserve {
-        Reserve { disk, path: dir.join("reserve") }
+        Reserve {
+            disk,
+            path: dir.join("reserve"),
+        }
     }
 
     /// Fills the reserve up if there is plenty of space beside it. Called at the start and when
@@ -31,7 +35,11 @@ impl Reserve {
     pub async fn fill(&self) -> Result<()> {
         let failed = |e: std::io::Error| Error::io("fill", &self.path, &e);
         let exists = self.disk.exists(&self.path).await.map_err(failed)?;
-        let mode = if exists { OpenMode::Write } else { OpenMode::CreateNew };
+        let mode = if exists {
+            OpenMode::Write
+        } else {
+            OpenMode::CreateNew
+        };
         let file = self.disk.open(&self.path, mode).await.map_err(failed)?;
         let mut at = file.len().await.map_err(failed)?;
         while at < RESERVE_BYTES {
@@ -53,7 +61,11 @@ impl Reserve {
         if !self.disk.exists(&self.path).await.map_err(failed)? {
             return Ok(());
         }
-        let file = self.disk.open(&self.path, OpenMode::Write).await.map_err(failed)?;
+        let file = self
+            .disk
+            .open(&self.path, OpenMode::Write)
+            .await
+            .map_err(failed)?;
         file.set_len(0).await.map_err(failed)
     }
 }

@@ -14,7 +14,10 @@ use std::path::Path;
 /// `corrupt` when the stored number is damaged.
 pub async fn next(disk: &dyn Disk, dir: &Path) -> Result<u64> {
     let path = dir.join("starts");
-    let number = read(disk, &path).await?.checked_add(1).ok_or_else(|| damaged(&path))?;
+    let number = read(disk, &path)
+        .await?
+        .checked_add(1)
+        .ok_or_else(|| damaged(&path))?;
     let temporary = dir.join("starts.new");
     let io = |verb: &'static str| {
         let path = path.clone();
@@ -23,11 +26,18 @@ pub async fn next(disk: &dyn Disk, dir: &Path) -> Result<u64> {
     if disk.exists(&temporary).await.map_err(io("find"))? {
         disk.remove(&temporary).await.map_err(io("remove"))?;
     }
-    let file = disk.open(&temporary, OpenMode::CreateNew).await.map_err(io("create"))?;
+    let file = disk
+        .open(&temporary, OpenMode::CreateNew)
+        .await
+        .map_err(io("create"))?;
     let mut bytes = number.to_le_bytes().to_vec();
     bytes.extend_from_slice(&crc32c::crc32c(&number.to_le_bytes()).to_le_bytes());
-    file.write_sync(0, vec![Bytes::from(bytes)]).await.map_err(io("write"))?;
-    disk.rename(&temporary, &path).await.map_err(io("replace"))?;
+    file.write_sync(0, vec![Bytes::from(bytes)])
+        .await
+        .map_err(io("write"))?;
+    disk.rename(&temporary, &path)
+        .await
+        .map_err(io("replace"))?;
     disk.sync_dir(dir).await.map_err(io("sync"))?;
     Ok(number)
 }

@@ -29,14 +29,22 @@ impl Ran {
     /// The command must have succeeded.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(self.status, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(
+            self.status, 0,
+            "stdout: {}\nstderr: {}",
+            self.stdout, self.stderr
+        );
         self.stdout
     }
 
     /// The command must have failed with this exit status; returns what it said.
     #[track_caller]
     pub fn fails(self, status: i32) -> String {
-        assert_eq!(self.status, status, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(
+            self.status, status,
+            "stdout: {}\nstderr: {}",
+            self.stdout, self.stderr
+        );
         self.stderr
     }
 
@@ -50,7 +58,10 @@ impl Ran {
     #[track_caller]
     pub fn error(self, status: i32) -> serde_json::Value {
         let text = self.fails(status);
-        let line = text.lines().find(|line| line.starts_with('{')).expect("an error document");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with('{'))
+            .expect("an error document");
         let document: serde_json::Value = serde_json::from_str(line).expect("JSON on stderr");
         document["error"].clone()
     }
@@ -66,7 +77,12 @@ impl Node {
     pub fn start_with(args: &[&str]) -> Node {
         let home = tempfile::tempdir().unwrap();
         let args = args.iter().map(|arg| arg.to_string()).collect();
-        let mut node = Node { home, child: None, address: String::new(), args };
+        let mut node = Node {
+            home,
+            child: None,
+            address: String::new(),
+            args,
+        };
         node.run();
         node
     }
@@ -95,7 +111,9 @@ impl Node {
         });
         let line = receive.recv_timeout(READY_WITHIN).unwrap_or_default();
         self.child = Some(child);
-        let address = line.split_whitespace().find_map(|word| word.strip_prefix("listen="));
+        let address = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("listen="));
         let Some(address) = address.filter(|_| line.starts_with("ready ")) else {
             panic!("the node does not serve: {line:?}\n{}", self.log());
         };
@@ -113,7 +131,13 @@ impl Node {
     pub fn stop(&mut self) -> i32 {
         let mut child = self.child.take().expect("the node runs");
         let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         child.wait().unwrap().code().unwrap_or(-1)
     }
 
@@ -218,7 +242,10 @@ pub fn tree(dir: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
             if path.is_dir() {
                 walk(top, &path, out);
             } else {
-                out.insert(path.strip_prefix(top).unwrap().into(), std::fs::read(&path).unwrap());
+                out.insert(
+                    path.strip_prefix(top).unwrap().into(),
+                    std::fs::read(&path).unwrap(),
+                );
             }
         }
     }

@@ -1,9 +1,9 @@
 //! The fold: freezes the overlay of all groups at one instant and writes it to the base in one
 //! synced transaction.
 
+use super::MetaStore;
 use super::layer::{Layer, LayerCell};
 use super::replicas::{self, ReplicaRecord};
-use super::MetaStore;
 use crate::env::{BaseOp, Env};
 use crate::error::{Code, Result};
 use crate::store::fail_stop;
@@ -34,9 +34,12 @@ impl MetaStore {
     /// next fold tries it again. Any other failure of the base ends the process.
     pub async fn fold(&self, env: &Env, wal: &Wal) -> Result<Folded> {
         let _only = self.folding.lock().await;
-        let Some(cut) = self.freeze() else { return Ok(Folded::default()) };
+        let Some(cut) = self.freeze() else {
+            return Ok(Folded::default());
+        };
         for replica in &cut.replicas {
-            wal.wait_synced(replica.group, replica.mark.position.index).await;
+            wal.wait_synced(replica.group, replica.mark.position.index)
+                .await;
         }
         let base = self.base.clone();
         let (layer, records) = (cut.layer.clone(), cut.replicas.clone());
@@ -68,9 +71,7 @@ impl MetaStore {
         let replicas: Vec<_> = state
             .replicas
             .values_mut()
-            .filter_map(|replica| {
-                std::mem::take(&mut replica.dirty).then(|| replica.now.clone())
-            })
+            .filter_map(|replica| std::mem::take(&mut replica.dirty).then(|| replica.now.clone()))
             .collect();
         // Records without a replica are those of a slot that an image has replaced: they are
         // folded too, so that the slot's removal can begin behind them.
@@ -103,5 +104,11 @@ pub(super) fn operations(layer: &Layer, replicas: &[ReplicaRecord]) -> (Vec<Base
         Some(value) => BaseOp::Put(key.clone(), value.clone()),
         None => BaseOp::Delete(key.clone()),
     }));
-    (ops, Folded { records: layer.len(), bytes: layer.bytes() })
+    (
+        ops,
+        Folded {
+            records: layer.len(),
+            bytes: layer.bytes(),
+        },
+    )
 }

@@ -31,7 +31,11 @@ impl Cell {
         if self.sequence <= sequence {
             return Some(&self.value);
         }
-        self.older.iter().rev().find(|(at, _)| *at <= sequence).map(|(_, value)| value)
+        self.older
+            .iter()
+            .rev()
+            .find(|(at, _)| *at <= sequence)
+            .map(|(_, value)| value)
     }
 }
 
@@ -59,7 +63,11 @@ impl Layer {
         let added = size(&value);
         match self.cells.entry(key) {
             std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(Cell { sequence, value, older: Vec::new() });
+                vacant.insert(Cell {
+                    sequence,
+                    value,
+                    older: Vec::new(),
+                });
                 self.bytes += key_len + added + CELL_BYTES;
             }
             std::collections::btree_map::Entry::Occupied(mut occupied) => {
@@ -94,7 +102,11 @@ impl Layer {
         max: usize,
     ) -> (Vec<(Bytes, Option<Bytes>)>, bool) {
         use std::ops::Bound::{Excluded, Included};
-        let start = if from.1 { Excluded(from.0) } else { Included(from.0) };
+        let start = if from.1 {
+            Excluded(from.0)
+        } else {
+            Included(from.0)
+        };
         if from.0 >= to {
             return (Vec::new(), false);
         }
@@ -123,8 +135,12 @@ fn prune(
     seen: impl Fn(u64, u64) -> bool,
     size: impl Fn(&Option<Bytes>) -> usize,
 ) -> usize {
-    let ends: Vec<u64> =
-        older.iter().skip(1).map(|(at, _)| *at).chain(std::iter::once(newest)).collect();
+    let ends: Vec<u64> = older
+        .iter()
+        .skip(1)
+        .map(|(at, _)| *at)
+        .chain(std::iter::once(newest))
+        .collect();
     let mut ends = ends.into_iter();
     let mut freed = 0;
     older.retain(|(at, value)| {

@@ -109,7 +109,11 @@ impl MetaStore {
         let replicas = replicas::load(&*base)?
             .into_iter()
             .map(|record| {
-                let replica = Replica { now: record.clone(), folded: record, dirty: false };
+                let replica = Replica {
+                    now: record.clone(),
+                    folded: record,
+                    dirty: false,
+                };
                 (replica.now.group, replica)
             })
             .collect();
@@ -130,20 +134,32 @@ impl MetaStore {
 
     /// Every replica this node has, as of now.
     pub fn replicas(&self) -> Vec<ReplicaRecord> {
-        self.state.read().replicas.values().map(|replica| replica.now.clone()).collect()
+        self.state
+            .read()
+            .replicas
+            .values()
+            .map(|replica| replica.now.clone())
+            .collect()
     }
 
     /// The replica of a group as of now, and as of the last synced fold.
     pub fn replica(&self, group: GroupId) -> Option<(ReplicaRecord, ReplicaRecord)> {
         let state = self.state.read();
-        state.replicas.get(&group).map(|replica| (replica.now.clone(), replica.folded.clone()))
+        state
+            .replicas
+            .get(&group)
+            .map(|replica| (replica.now.clone(), replica.folded.clone()))
     }
 
     /// Adds a replica with its seed. Durable only after the next [`MetaStore::fold`]; the caller
     /// folds before the replica votes, appends or answers.
     pub fn add_replica(&self, record: ReplicaRecord, seed: Vec<Change>) {
         let mut state = self.state.write();
-        let replica = Replica { now: record.clone(), folded: record.clone(), dirty: true };
+        let replica = Replica {
+            now: record.clone(),
+            folded: record.clone(),
+            dirty: true,
+        };
         let before = state.replicas.insert(record.group, replica);
         assert!(before.is_none(), "a group has one replica on a node");
         self.insert(&mut state, record.slot, seed);
@@ -155,8 +171,14 @@ impl MetaStore {
     /// When the group is unknown or its position would go back: the caller's order is broken.
     pub fn publish(&self, group: GroupId, mark: ReplicaMark, changes: Vec<Change>) {
         let mut state = self.state.write();
-        let replica = state.replicas.get_mut(&group).expect("a replica is added before it applies");
-        assert!(mark.position >= replica.now.mark.position, "applied positions only grow");
+        let replica = state
+            .replicas
+            .get_mut(&group)
+            .expect("a replica is added before it applies");
+        assert!(
+            mark.position >= replica.now.mark.position,
+            "applied positions only grow"
+        );
         replica.now.mark = mark;
         replica.dirty = true;
         let slot = replica.now.slot;
@@ -192,7 +214,11 @@ impl MetaStore {
     /// Makes an installed image the replica's state: its records are in the base already.
     fn adopt(&self, record: ReplicaRecord) {
         let group = record.group;
-        let replica = Replica { now: record.clone(), folded: record, dirty: false };
+        let replica = Replica {
+            now: record.clone(),
+            folded: record,
+            dirty: false,
+        };
         self.state.write().replicas.insert(group, replica);
     }
 
@@ -201,7 +227,11 @@ impl MetaStore {
         let state = self.state.read();
         let (start, end) = (slot_key(slot, &[]), slot_key(slot.next(), &[]));
         let holds = |layer: &LayerCell| {
-            !layer.read().range((&start, false), &end, u64::MAX, 1).0.is_empty()
+            !layer
+                .read()
+                .range((&start, false), &end, u64::MAX, 1)
+                .0
+                .is_empty()
         };
         holds(&state.active) || state.frozen.as_ref().is_some_and(|layer| holds(layer))
     }

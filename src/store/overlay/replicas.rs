@@ -40,7 +40,10 @@ fn key(group: GroupId) -> Vec<u8> {
 /// The operation that stores a replica record.
 pub(super) fn put(replica: &ReplicaRecord) -> BaseOp {
     let key = key(replica.group);
-    BaseOp::Put(slot_key(NODE_SLOT, &key), record::seal(&key, &codec::encode(replica)))
+    BaseOp::Put(
+        slot_key(NODE_SLOT, &key),
+        record::seal(&key, &codec::encode(replica)),
+    )
 }
 
 /// All replica records of a base.
@@ -49,17 +52,20 @@ pub(super) fn load(base: &dyn MetaBase) -> Result<Vec<ReplicaRecord>> {
     let mut failed = None;
     let start = slot_key(NODE_SLOT, &[REPLICAS]);
     let end = slot_key(NODE_SLOT, &[REPLICAS + 1]);
-    base.begin_read()?.scan(&start, Some(&end), &mut |key, stored| {
-        let decoded = record::open(&key[4..], stored).and_then(codec::decode::<ReplicaRecord>);
-        match decoded {
-            Ok(replica) => found.push(replica),
-            Err(error) => failed = Some(error),
-        }
-        failed.is_none()
-    })?;
+    base.begin_read()?
+        .scan(&start, Some(&end), &mut |key, stored| {
+            let decoded = record::open(&key[4..], stored).and_then(codec::decode::<ReplicaRecord>);
+            match decoded {
+                Ok(replica) => found.push(replica),
+                Err(error) => failed = Some(error),
+            }
+            failed.is_none()
+        })?;
     match failed {
-        Some(error) => Err(Error::corrupt(format!("a replica record is damaged ({error})"))
-            .hint("restore the node's metadata from its peers or a backup")),
+        Some(error) => Err(
+            Error::corrupt(format!("a replica record is damaged ({error})"))
+                .hint("restore the node's metadata from its peers or a backup"),
+        ),
         None => Ok(found),
     }
 }

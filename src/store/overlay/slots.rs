@@ -40,7 +40,10 @@ fn key(slot: Slot) -> Vec<u8> {
 
 fn put(slot: Slot, state: SlotState) -> BaseOp {
     let key = key(slot);
-    BaseOp::Put(slot_key(NODE_SLOT, &key), record::seal(&key, &codec::encode(&state)))
+    BaseOp::Put(
+        slot_key(NODE_SLOT, &key),
+        record::seal(&key, &codec::encode(&state)),
+    )
 }
 
 fn forget(slot: Slot) -> BaseOp {
@@ -51,15 +54,19 @@ fn forget(slot: Slot) -> BaseOp {
 fn rows(base: &dyn MetaBase) -> Result<Vec<(Slot, SlotState)>> {
     let mut found = Vec::new();
     let mut failed = None;
-    let (start, end) = (slot_key(NODE_SLOT, &[SLOTS]), slot_key(NODE_SLOT, &[SLOTS + 1]));
-    base.begin_read()?.scan(&start, Some(&end), &mut |key, stored| {
-        let row = record::open(&key[4..], stored).and_then(codec::decode);
-        match (row, key[5..].try_into()) {
-            (Ok(state), Ok(number)) => found.push((Slot(u32::from_be_bytes(number)), state)),
-            _ => failed = Some(Error::corrupt("a row of the slots is damaged")),
-        }
-        failed.is_none()
-    })?;
+    let (start, end) = (
+        slot_key(NODE_SLOT, &[SLOTS]),
+        slot_key(NODE_SLOT, &[SLOTS + 1]),
+    );
+    base.begin_read()?
+        .scan(&start, Some(&end), &mut |key, stored| {
+            let row = record::open(&key[4..], stored).and_then(codec::decode);
+            match (row, key[5..].try_into()) {
+                (Ok(state), Ok(number)) => found.push((Slot(u32::from_be_bytes(number)), state)),
+                _ => failed = Some(Error::corrupt("a row of the slots is damaged")),
+            }
+            failed.is_none()
+        })?;
     failed.map_or(Ok(found), Err)
 }
 
@@ -71,7 +78,11 @@ impl MetaStore {
             .filter(|(_, state)| *state == SlotState::Filling)
             .map(|(slot, _)| put(slot, SlotState::Removing))
             .collect();
-        if ops.is_empty() { Ok(()) } else { self.commit(env, ops).await }
+        if ops.is_empty() {
+            Ok(())
+        } else {
+            self.commit(env, ops).await
+        }
     }
 
     /// Replaces a replica's state, or makes it, from an image: durable when it returns.
@@ -87,18 +98,28 @@ impl MetaStore {
     ) -> Result<ReplicaRecord> {
         let mut image = ImageReader::open(&*env.disk, path).await?;
         let group = image.meta.group;
-        if self.replica(group).is_some_and(|(now, _)| now.mark.position > image.meta.mark.position)
+        if self
+            .replica(group)
+            .is_some_and(|(now, _)| now.mark.position > image.meta.mark.position)
         {
-            return Err(Error::failed(format!("the image of group {group} is older than its state"))
-                .at(path.display()));
+            return Err(Error::failed(format!(
+                "the image of group {group} is older than its state"
+            ))
+            .at(path.display()));
         }
         let slot = self.fresh_slot(env).await?;
         let filled = self.fill(env, slot, &mut image).await;
         if let Err(error) = filled {
-            self.commit(env, vec![put(slot, SlotState::Removing)]).await?;
+            self.commit(env, vec![put(slot, SlotState::Removing)])
+                .await?;
             return Err(error);
         }
-        let record = ReplicaRecord { group, replica, slot, mark: image.meta.mark.clone() };
+        let record = ReplicaRecord {
+            group,
+            replica,
+            slot,
+            mark: image.meta.mark.clone(),
+        };
         self.point_to(env, record.clone()).await?;
         Ok(record)
     }
@@ -111,7 +132,8 @@ impl MetaStore {
         let queued = rows(&*self.base)?.into_iter().map(|(slot, _)| slot);
         let highest = used.chain(queued).max().unwrap_or(NODE_SLOT);
         let slot = highest.next();
-        self.commit(env, vec![put(slot, SlotState::Filling)]).await?;
+        self.commit(env, vec![put(slot, SlotState::Filling)])
+            .await?;
         Ok(slot)
     }
 
@@ -120,9 +142,7 @@ impl MetaStore {
             for slice in records.chunks(SLICE_RECORDS) {
                 let ops = slice
                     .iter()
-                    .map(|(key, value)| {
-                        BaseOp::Put(slot_key(slot, key), record::seal(key, value))
-                    })
+                    .map(|(key, value)| BaseOp::Put(slot_key(slot, key), record::seal(key, value)))
                     .collect();
                 self.commit(env, ops).await?;
             }
@@ -134,8 +154,10 @@ impl MetaStore {
     async fn point_to(&self, env: &Env, record: ReplicaRecord) -> Result<()> {
         let _no_fold = self.folding.lock().await;
         if self.state.read().frozen.is_some() {
-            return Err(Error::failed("a fold that found no space has to be done first")
-                .hint("free space on the disk"));
+            return Err(
+                Error::failed("a fold that found no space has to be done first")
+                    .hint("free space on the disk"),
+            );
         }
         let old = self.replica(record.group).map(|(now, _)| now.slot);
         let mut ops = vec![replicas::put(&record), forget(record.slot)];
@@ -150,8 +172,9 @@ impl MetaStore {
     /// Removes one slice of a slot that waits for removal; false when none waits.
     pub async fn remove_slice(&self, env: &Env) -> Result<bool> {
         let _no_fold = self.folding.lock().await;
-        let Some((slot, _)) =
-            rows(&*self.base)?.into_iter().find(|(_, state)| *state == SlotState::Removing)
+        let Some((slot, _)) = rows(&*self.base)?
+            .into_iter()
+            .find(|(_, state)| *state == SlotState::Removing)
         else {
             return Ok(false);
         };
@@ -160,7 +183,11 @@ impl MetaStore {
         }
         let base = self.base.clone();
         let ops = env.run_blocking(move || deletions(&*base, slot)).await?;
-        let ops = if ops.is_empty() { vec![forget(slot)] } else { ops };
+        let ops = if ops.is_empty() {
+            vec![forget(slot)]
+        } else {
+            ops
+        };
         self.commit(env, ops).await?;
         Ok(true)
     }

@@ -67,8 +67,15 @@ impl MetaBase for MapBase {
 const GROUP: GroupId = GroupId(1);
 
 fn mark(index: u64) -> ReplicaMark {
-    let position = LogPosition { term: 1, leader: 1, index: LogIndex(index) };
-    ReplicaMark { position, members: Bytes::new() }
+    let position = LogPosition {
+        term: 1,
+        leader: 1,
+        index: LogIndex(index),
+    };
+    ReplicaMark {
+        position,
+        members: Bytes::new(),
+    }
 }
 
 fn replica(group: u64, slot: u32) -> ReplicaRecord {
@@ -87,7 +94,10 @@ fn store(base: Arc<MapBase>) -> Arc<MetaStore> {
 /// A fold without a log: freeze, commit, thaw.
 fn fold(store: &MetaStore) {
     if let Some(cut) = store.freeze() {
-        store.base.commit(operations(&cut.layer.read(), &cut.replicas).0).unwrap();
+        store
+            .base
+            .commit(operations(&cut.layer.read(), &cut.replicas).0)
+            .unwrap();
         store.thaw(cut);
     }
 }
@@ -96,7 +106,10 @@ fn all(view: &View, from: &[u8], to: Option<&[u8]>) -> Map {
     let mut map = Map::new();
     let mut last: Option<Vec<u8>> = None;
     view.scan(from, to, &mut |key, value| {
-        assert!(last.as_deref().is_none_or(|last| last < key), "keys come in order, once");
+        assert!(
+            last.as_deref().is_none_or(|last| last < key),
+            "keys come in order, once"
+        );
         last = Some(key.to_vec());
         map.insert(key.to_vec(), value.to_vec());
         Ok(true)
@@ -213,8 +226,14 @@ proptest! {
 #[test]
 fn slots_do_not_see_each_other() {
     let meta = store(Arc::default());
-    meta.add_replica(replica(1, 1), vec![(b"k".as_slice().into(), Some("one".into()))]);
-    meta.add_replica(replica(2, 2), vec![(b"k".as_slice().into(), Some("two".into()))]);
+    meta.add_replica(
+        replica(1, 1),
+        vec![(b"k".as_slice().into(), Some("one".into()))],
+    );
+    meta.add_replica(
+        replica(2, 2),
+        vec![(b"k".as_slice().into(), Some("two".into()))],
+    );
     for _ in 0..2 {
         let value = |slot| meta.view(Slot(slot)).unwrap().get(b"k").unwrap().unwrap();
         assert_eq!((&value(1)[..], &value(2)[..]), (&b"one"[..], &b"two"[..]));
@@ -227,13 +246,19 @@ fn slots_do_not_see_each_other() {
 fn a_damaged_record_is_an_error_for_its_reader() {
     let base = Arc::new(MapBase::default());
     let meta = store(base.clone());
-    meta.add_replica(replica(1, 1), vec![(b"k".as_slice().into(), Some("value".into()))]);
+    meta.add_replica(
+        replica(1, 1),
+        vec![(b"k".as_slice().into(), Some("value".into()))],
+    );
     fold(&meta);
     for value in Arc::make_mut(&mut base.0.lock()).values_mut() {
         value[0] ^= 1;
     }
     let view = meta.view(Slot(1)).unwrap();
-    assert_eq!(view.get(b"k").unwrap_err().code, crate::error::Code::Corrupt);
+    assert_eq!(
+        view.get(b"k").unwrap_err().code,
+        crate::error::Code::Corrupt
+    );
     assert!(view.scan(&[], None, &mut |_, _| Ok(true)).is_err());
     assert!(MetaStore::open(base, FoldOptions::default()).is_err());
 }
@@ -243,9 +268,16 @@ fn bytes_return_to_zero_after_a_fold_and_overwrites_coalesce() {
     let meta = store(Arc::default());
     meta.add_replica(replica(1, 1), vec![]);
     for index in 2..1000 {
-        meta.publish(GROUP, mark(index), vec![(b"hot".as_slice().into(), Some("v".into()))]);
+        meta.publish(
+            GROUP,
+            mark(index),
+            vec![(b"hot".as_slice().into(), Some("v".into()))],
+        );
     }
-    assert!(meta.active_bytes() < 1024, "an unseen value is displaced, not kept");
+    assert!(
+        meta.active_bytes() < 1024,
+        "an unseen value is displaced, not kept"
+    );
     fold(&meta);
     assert_eq!(meta.active_bytes(), 0);
 }
@@ -263,8 +295,14 @@ async fn image_of(env: &crate::env::Env, records: u32) -> (Map, std::path::PathB
     let view = meta.view(Slot(1)).unwrap();
     let held = all(&view, &[], None);
     let path = std::path::PathBuf::from("/data/image");
-    env.disk.create_dir(std::path::Path::new("/data")).await.unwrap();
-    let meta = ImageMeta { group: GROUP, mark: mark(77) };
+    env.disk
+        .create_dir(std::path::Path::new("/data"))
+        .await
+        .unwrap();
+    let meta = ImageMeta {
+        group: GROUP,
+        mark: mark(77),
+    };
     let size = image::cut(env, view, &meta, &path).await.unwrap();
     assert_eq!(size.records, u64::from(records));
     (held, path)
@@ -276,14 +314,24 @@ async fn an_image_replaces_a_replica_and_its_old_slot_goes() {
     let (held, path) = image_of(&env, 9_000).await;
     let base = Arc::new(MapBase::default());
     let meta = store(base.clone());
-    meta.add_replica(replica(1, 1), vec![(b"old".as_slice().into(), Some("state".into()))]);
+    meta.add_replica(
+        replica(1, 1),
+        vec![(b"old".as_slice().into(), Some("state".into()))],
+    );
     fold(&meta);
     // Still in memory when the image comes.
-    meta.publish(GROUP, mark(3), vec![(b"newer".as_slice().into(), Some("state".into()))]);
+    meta.publish(
+        GROUP,
+        mark(3),
+        vec![(b"newer".as_slice().into(), Some("state".into()))],
+    );
     let now = meta.install_image(&env, &path, ReplicaId(2)).await.unwrap();
     assert_eq!((now.replica, &now.mark), (ReplicaId(2), &mark(77)));
     assert_eq!(all(&meta.view(now.slot).unwrap(), &[], None), held);
-    assert!(!meta.remove_slice(&env).await.unwrap(), "not before the old changes are folded");
+    assert!(
+        !meta.remove_slice(&env).await.unwrap(),
+        "not before the old changes are folded"
+    );
     fold(&meta);
     while meta.remove_slice(&env).await.unwrap() {}
     assert!(all(&meta.view(Slot(1)).unwrap(), &[], None).is_empty());
@@ -296,17 +344,34 @@ async fn an_image_replaces_a_replica_and_its_old_slot_goes() {
 async fn a_damaged_image_changes_nothing() {
     let (env, _handles) = crate::env::sim::env(2);
     let (_, path) = image_of(&env, 300).await;
-    let file = env.disk.open(&path, crate::env::OpenMode::Write).await.unwrap();
+    let file = env
+        .disk
+        .open(&path, crate::env::OpenMode::Write)
+        .await
+        .unwrap();
     let len = file.len().await.unwrap();
     let whole = file.read_at(0, len as usize).await.unwrap();
     let base = Arc::new(MapBase::default());
     let meta = store(base.clone());
-    meta.add_replica(replica(1, 1), vec![(b"old".as_slice().into(), Some("state".into()))]);
+    meta.add_replica(
+        replica(1, 1),
+        vec![(b"old".as_slice().into(), Some("state".into()))],
+    );
     fold(&meta);
-    for at in (0..whole.len()).step_by(97).chain(whole.len() - 30..whole.len()) {
-        file.write_at(at as u64, vec![vec![whole[at] ^ 0x10].into()]).await.unwrap();
-        assert!(meta.install_image(&env, &path, ReplicaId(2)).await.is_err(), "byte {at}");
-        file.write_at(at as u64, vec![vec![whole[at]].into()]).await.unwrap();
+    for at in (0..whole.len())
+        .step_by(97)
+        .chain(whole.len() - 30..whole.len())
+    {
+        file.write_at(at as u64, vec![vec![whole[at] ^ 0x10].into()])
+            .await
+            .unwrap();
+        assert!(
+            meta.install_image(&env, &path, ReplicaId(2)).await.is_err(),
+            "byte {at}"
+        );
+        file.write_at(at as u64, vec![vec![whole[at]].into()])
+            .await
+            .unwrap();
     }
     file.set_len(len - 9).await.unwrap();
     assert!(meta.install_image(&env, &path, ReplicaId(2)).await.is_err());
@@ -328,7 +393,18 @@ async fn a_slot_that_was_being_filled_is_removed_after_a_restart() {
     base.commit(vec![orphan]).unwrap();
     let meta = store(base.clone());
     meta.recover_slots(&env).await.unwrap();
-    assert_ne!(meta.fresh_slot(&env).await.unwrap(), slot, "it is not given again yet");
+    assert_ne!(
+        meta.fresh_slot(&env).await.unwrap(),
+        slot,
+        "it is not given again yet"
+    );
     while meta.remove_slice(&env).await.unwrap() {}
-    assert!(meta.base.begin_read().unwrap().get(&super::slot_key(slot, b"k")).unwrap().is_none());
+    assert!(
+        meta.base
+            .begin_read()
+            .unwrap()
+            .get(&super::slot_key(slot, b"k"))
+            .unwrap()
+            .is_none()
+    );
 }

@@ -47,7 +47,14 @@ impl View {
         base: Box<dyn MetaRead>,
         views: Arc<Mutex<BTreeMap<u64, usize>>>,
     ) -> Self {
-        View { slot, sequence, active, frozen, base, views }
+        View {
+            slot,
+            sequence,
+            active,
+            frozen,
+            base,
+            views,
+        }
     }
 
     /// The publication this view is as of.
@@ -86,10 +93,16 @@ impl SlotRead for View {
         let start = slot_key(self.slot, from);
         let end = match to {
             Some(to) => slot_key(self.slot, to),
-            None => slot_key(Slot(self.slot.0.checked_add(1).expect("slots stay small")), &[]),
+            None => slot_key(
+                Slot(self.slot.0.checked_add(1).expect("slots stay small")),
+                &[],
+            ),
         };
         let mut merged = Merged {
-            cursors: self.layers().map(|layer| Cursor::new(layer, &start)).collect(),
+            cursors: self
+                .layers()
+                .map(|layer| Cursor::new(layer, &start))
+                .collect(),
             sequence: self.sequence,
             end: &end,
         };
@@ -108,7 +121,10 @@ impl SlotRead for View {
                 match merged.take(key) {
                     Some(None) => Ok(true),
                     Some(Some(value)) => visit(&key[SLOT_BYTES..], &unsealed(&value)),
-                    None => visit(&key[SLOT_BYTES..], record::open(&key[SLOT_BYTES..], stored)?),
+                    None => visit(
+                        &key[SLOT_BYTES..],
+                        record::open(&key[SLOT_BYTES..], stored)?,
+                    ),
                 }
             })();
             match step {
@@ -150,7 +166,9 @@ impl Merged<'_> {
     /// The next key, if it is below `bound`.
     fn next_below(&mut self, bound: Option<&[u8]>) -> Option<(Bytes, Option<Bytes>)> {
         let (sequence, end) = (self.sequence, self.end);
-        self.cursors.iter_mut().for_each(|cursor| cursor.fill(sequence, end));
+        self.cursors
+            .iter_mut()
+            .for_each(|cursor| cursor.fill(sequence, end));
         let lowest = self.cursors.iter().filter_map(Cursor::peek).min()?.clone();
         if bound.is_some_and(|bound| lowest[..] >= *bound) {
             return None;
@@ -185,14 +203,21 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn new(layer: &'a LayerCell, from: &Bytes) -> Self {
-        Cursor { layer, ahead: VecDeque::new(), from: (from.clone(), false), more: true }
+        Cursor {
+            layer,
+            ahead: VecDeque::new(),
+            from: (from.clone(), false),
+            more: true,
+        }
     }
 
     fn fill(&mut self, sequence: u64, end: &[u8]) {
         if self.ahead.is_empty() && self.more {
             let (from, behind) = (&self.from.0, self.from.1);
-            let (found, more) =
-                self.layer.read().range((from, behind), end, sequence, SCAN_STEP);
+            let (found, more) = self
+                .layer
+                .read()
+                .range((from, behind), end, sequence, SCAN_STEP);
             if let Some((last, _)) = found.last() {
                 self.from = (last.clone(), true);
             }

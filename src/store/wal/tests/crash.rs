@@ -235,7 +235,9 @@ fn a_torn_last_write_puts_only_its_own_groups_in_doubt_and_says_it_was_not_writt
             tokio::time::sleep(options().seal_after * 3).await;
             // The write of the batch, not its sync.
             disk.crash_at(disk.mutations() + 1);
-            append(&wal, G2, vec![long(G2, 1, 2, 3_000)]).await.unwrap_err();
+            append(&wal, G2, vec![long(G2, 1, 2, 3_000)])
+                .await
+                .unwrap_err();
             handles.spawn.stop();
             let (wal, _) = open(&disk.crash()).await;
             assert_eq!(wal.damaged(), []);
@@ -253,6 +255,9 @@ fn a_torn_last_write_puts_only_its_own_groups_in_doubt_and_says_it_was_not_writt
                 assert!(!doubt.vote && !wal.state(G1).doubtful_tail);
             }
         }
-        assert!(doubted > 4 && blank == doubted, "{doubted} in doubt, {blank} blank");
+        assert!(
+            doubted > 4 && blank == doubted,
+            "{doubted} in doubt, {blank} blank"
+        );
     });
 }
