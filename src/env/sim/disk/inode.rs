@@ -1,4 +1,4 @@
-//! Pure: one simulated file: what is read now, what is durable, and what lies between. Called by
+//! one simulated file: what is read now, what is durable, and what lies between. Called by
 //! the simulated disk.
 //!
 //! Invariants:

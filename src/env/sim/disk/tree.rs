@@ -1,4 +1,4 @@
-//! Pure: names of the simulated disk, live and durable. Called by the simulated disk.
+//! names of the simulated disk, live and durable. Called by the simulated disk.
 //!
 //! Invariants:
 //! 1. A name is durable as of the last sync of its directory; before that a crash finds it in any
