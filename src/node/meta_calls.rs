@@ -4,7 +4,9 @@ use super::Node;
 use super::service::Caller;
 use crate::codec;
 use crate::error::{Code, Error, Result};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, HAVE_HASHES_MAX, SESSION_LANES_MAX};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_ITEMS_MAX, HAVE_HASHES_MAX, SESSION_LANES_MAX, STAT_PATHS_MAX,
+};
 use crate::proto::{Answer, ChunkLocation, Resolved, RouteView, TicketRight, WhoAmI};
 use crate::shard;
 use crate::shard::command::{Chore, Op, Request};
@@ -18,8 +20,6 @@ use std::sync::Arc;
 
 /// A ticket serves for this much shard time; its key is forgotten soon after.
 const TICKET_MS: u64 = 24 * 3_600_000;
-/// Paths in one `StatMany`.
-const STAT_PATHS_MAX: usize = 4_096;
 
 impl Node {
     pub(super) async fn hello(self: &Arc<Self>, caller: &Caller) -> Result<Answer> {
@@ -244,18 +244,18 @@ impl Node {
         }
     }
 
+    /// What became of a request of this user. Another user's session is not told from none.
     pub(super) async fn op_status(
         &self,
+        caller: &Caller,
         session: SessionId,
         lane: u16,
         seq: u64,
     ) -> Result<Answer> {
         let read = move |view: &View| shard::read::lane(view, session, Lane(lane));
         let row = self.shard.read(ReadLevel::Linearizable, read).await?;
-        let row = row.filter(|row| row.seq == OpSeq(seq));
-        Ok(Answer::OpStatus(
-            row.map(|row| codec::encode(&row.outcomes).into()),
-        ))
+        let row = row.filter(|row| row.user == caller.user && row.seq == OpSeq(seq));
+        Ok(Answer::OpStatus(row.map(|row| codec::encode(&row.outcomes).into())))
     }
 
     /// Cleans up deletions; with `now` also those that could still be brought back.

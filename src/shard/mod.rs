@@ -28,9 +28,11 @@
 //! # Exactly once
 //! A request names (session, lane, sequence). One lane has one request in flight. The lane's row
 //! keeps the last sequence, a digest of the request and its outcomes, refusals too: a repeated
-//! request gets the first answer, an older one is refused, and none is executed twice. A request
-//! whose lane row is gone is executed only if the session met this shard within the horizon
-//! (`met`); otherwise the outcome is unknown and it is refused as such.
+//! request gets the first answer, an older one is refused, and none is executed twice. The row
+//! also keeps the user, whom the node takes from the certificate: nobody else's request is
+//! answered from it or takes its place. A request whose lane row is gone is executed only if the
+//! session met this shard within the horizon (`met`); otherwise the outcome is unknown and it is
+//! refused as such.
 //!
 //! # Shard time
 //! Milliseconds in the replicated state. A command carries the last value plus what its

@@ -204,6 +204,8 @@ pub struct LaneRow {
     pub used: ShardTime,
     /// One for each operation of the request, in order.
     pub outcomes: Vec<Outcome>,
+    /// Whose session it is. Nobody else may use its lanes or read their outcomes.
+    pub user: String,
 }
 
 /// What became of one operation. Refusals are outcomes too.

@@ -4,6 +4,7 @@
 //! 1. A request that was answered is never executed again; a repetition gets the same outcomes.
 //! 2. Each row in `lanes` has exactly one row in `lanes by age`, at the minute of its `used`.
 //! 3. No row that was dropped was used at or after `Header.lanes_horizon`.
+//! 4. A row is answered from and replaced for the user it was made for, and for nobody else.
 
 use super::apply::{Caller, check_user_name, run_op};
 use super::command::{ChoreDone, Op, Request};
@@ -33,6 +34,7 @@ pub(super) fn request(
     let digest = digest(&request.ops)?;
     let last: Option<LaneRow> = batch.get(&key)?.map(|bytes| decode(&bytes)).transpose()?;
     match &last {
+        Some(row) if request.user != row.user => return refused(another_user()),
         Some(row) if request.seq < row.seq => return refused(older(request.seq, row.seq)),
         Some(row) if request.seq == row.seq && digest == row.digest => {
             return Ok(row.outcomes.clone());
@@ -60,6 +62,7 @@ pub(super) fn request(
         digest,
         used: batch.header().time,
         outcomes: outcomes.clone(),
+        user: request.user.clone(),
     };
     store(batch, request.session, request.lane, key, last, &row)?;
     Ok(outcomes)
@@ -112,6 +115,12 @@ fn check(request: &Request) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Says nothing of what the row holds: sessions are told apart by a number that is drawn, and
+/// whoever learned another's may neither read nor disturb it.
+fn another_user() -> Error {
+    Error::new(Code::Denied, "the session belongs to another user").hint("start a new session")
 }
 
 fn older(seq: OpSeq, last: OpSeq) -> Error {

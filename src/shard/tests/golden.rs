@@ -200,6 +200,7 @@ fn records_are_stored_as_they_were() {
                 Ok(done()),
                 Err(Error::new(Code::Exists, "taken").version(4).hint("other")),
             ],
+            user: "ann".into(),
         },
     );
 }

@@ -41,6 +41,26 @@ fn another_request_under_the_same_number_is_refused() {
 }
 
 #[test]
+fn another_users_session_is_neither_answered_from_nor_disturbed_invariant_4() {
+    let mut shard = shard();
+    let mine = shard.request(vec![mkdir("/a")]);
+    let first = shard.send(mine.clone());
+    let as_eve = |seq| Request {
+        user: "eve".into(),
+        seq,
+        ..mine.clone()
+    };
+    for seq in [mine.seq, OpSeq(mine.seq.0 + 1), OpSeq(u64::MAX)] {
+        let error = shard.send(as_eve(seq)).remove(0).unwrap_err();
+        assert_eq!(error.code, Code::Denied, "{error}");
+        assert!(!error.may_have_happened);
+    }
+    assert_eq!(shard.send(mine.clone()), first);
+    let row = read::lane(&shard.slot, mine.session, mine.lane).unwrap().unwrap();
+    assert_eq!((row.user.as_str(), row.seq), ("ann", mine.seq));
+}
+
+#[test]
 fn an_older_request_is_refused() {
     let mut shard = shard();
     let old = shard.request(vec![mkdir("/a")]);
