@@ -35,6 +35,42 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     Ok(value)
 }
 
+/// Reads a list of at most `MAX` items: `#[serde(deserialize_with = "codec::at_most::<_, _, N>")]`.
+/// For lists whose items take much more memory than bytes: a frame of megabytes of two-byte items
+/// would become hundreds of megabytes before anybody could count them. The bytes are those of any
+/// list.
+pub fn at_most<'de, D, T, const MAX: usize>(from: D) -> std::result::Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    struct List<T, const MAX: usize>(std::marker::PhantomData<T>);
+
+    impl<'de, T: serde::Deserialize<'de>, const MAX: usize> serde::de::Visitor<'de> for List<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "a list of at most {MAX} items")
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut items: A,
+        ) -> std::result::Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if list.len() == MAX {
+                    return Err(serde::de::Error::custom("a list is too long"));
+                }
+                list.push(item);
+            }
+            Ok(list)
+        }
+    }
+
+    from.deserialize_seq(List::<T, MAX>(std::marker::PhantomData))
+}
+
 fn malformed(why: &str) -> Error {
     Error::new(Code::Corrupt, format!("malformed bytes ({why})"))
 }
@@ -53,6 +89,18 @@ mod tests {
         #[test]
         fn takes_any_bytes(bytes: Vec<u8>) {
             let _ = decode::<(u64, String, Vec<Option<u32>>)>(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_list_with_a_bound_is_refused_behind_it_and_has_the_same_bytes() {
+        #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+        struct Bounded(#[serde(deserialize_with = "at_most::<_, _, 3>")] Vec<u32>);
+        for len in 0..6u32 {
+            let plain: Vec<u32> = (0..len).collect();
+            let bytes = encode(&Bounded(plain.clone()));
+            assert_eq!(bytes, encode(&plain));
+            assert_eq!(decode::<Bounded>(&bytes).is_ok(), len <= 3, "{len}");
         }
     }
 

@@ -27,6 +27,8 @@ pub const PAGE_ENTRIES_MAX: usize = 4_096;
 pub const PAGE_BYTES_MAX: usize = MIB as usize;
 /// Hashes in one question about which chunks are there.
 pub const HAVE_HASHES_MAX: usize = 4_096;
+/// Paths in one question about many.
+pub const STAT_PATHS_MAX: usize = 4_096;
 /// A client's streams at once on one connection.
 pub const STREAMS_MAX: u32 = 1_024;
 /// Deadline of a control request if the caller names none.

@@ -1,7 +1,9 @@
 //! Requests and answers. Append variants, never reorder: the position is the wire format.
 
 use super::view::{DeletedView, EntryView, FsckReport, Resolved, StatusView, VersionView, WhoAmI};
+use crate::codec;
 use crate::error::Error;
+use crate::limits::{HAVE_HASHES_MAX, STAT_PATHS_MAX};
 use crate::types::{
     ChunkHash, ContentId, DfsPath, DirVersion, FileVersion, Inode, Mac, Name, ReadLevel, ShardTime,
     UploadId,
@@ -27,6 +29,8 @@ pub enum Call {
     },
     /// Many at once, answered at one point in time of the shard.
     StatMany {
+        /// At most `STAT_PATHS_MAX`.
+        #[serde(deserialize_with = "codec::at_most::<_, _, STAT_PATHS_MAX>")]
         paths: Vec<DfsPath>,
         level: ReadLevel,
     },
@@ -67,11 +71,13 @@ pub enum Call {
     Known {
         parent: Inode,
         upload: UploadId,
+        #[serde(deserialize_with = "codec::at_most::<_, _, HAVE_HASHES_MAX>")]
         hashes: Vec<ChunkHash>,
     },
     /// Asks an owner whether it has chunks, which pins them there. One proof a hash.
     Pin {
         ticket: Ticket,
+        #[serde(deserialize_with = "codec::at_most::<_, _, HAVE_HASHES_MAX>")]
         hashes: Vec<(ChunkHash, Mac)>,
     },
     PutChunk {

@@ -4,6 +4,8 @@
 //! time and wall clock, and that is one log entry.
 
 use super::records::{ChunkRef, Outcome, Settings};
+use crate::codec;
+use crate::limits::BATCH_ITEMS_MAX;
 use crate::types::{
     ChunkHash, DfsPath, FileVersion, Inode, Lane, OpSeq, Precondition, Replacement, Revision,
     SessionId, ShardTime, UploadId, WallTime,
@@ -39,6 +41,8 @@ pub struct Request {
     pub met: ShardTime,
     pub user: String,
     pub group: String,
+    /// At most `BATCH_ITEMS_MAX`, which must not be lowered: logs are read with it too.
+    #[serde(deserialize_with = "codec::at_most::<_, _, BATCH_ITEMS_MAX>")]
     pub ops: Vec<Op>,
 }
 
