@@ -31,8 +31,9 @@
 //!
 //! **Bounds.** Streams a connection, connections, half-open handshakes and connections without a
 //! certificate are counted (`settings.rs`); windows are small until a peer is authenticated; a
-//! frame's buffer grows with what arrived; a peer that stalls in the middle of something is given
-//! up after `STALL_MAX`.
+//! frame's buffer grows with what arrived, and the frames of all requests being served share a bound
+//! (beyond it a request is refused as not executed); a peer that stalls in the middle of something
+//! is given up after `STALL_MAX`, one that sends a little now and then after [`arrival_max`].
 //!
 //! **Restarts.** The keys of connection ids and stateless resets derive from the node's private
 //! key: a node that comes back answers packets of its former life with a reset, and clients
@@ -52,7 +53,7 @@ mod tests;
 
 pub use connection::Connection;
 pub use endpoint::Endpoint;
-pub use stream::{RecvHalf, SendHalf, Stream};
+pub use stream::{RecvHalf, SendHalf, Stream, arrival_max};
 pub use tls::{ClientTls, ServerTls};
 
 use crate::types::{CertificateFacts, NodeId, Subject};

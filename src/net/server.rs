@@ -4,13 +4,14 @@
 use super::endpoint::answer_greeting;
 use super::failure::{abort, close};
 use super::settings::{
-    CONNECTIONS_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN_MAX, JOINER_LIFE_MAX,
+    CONNECTION_FRAMES_KIB_MAX, CONNECTIONS_MAX, FRAMES_KIB_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX,
+    HANDSHAKES_UNPROVEN_MAX, JOINER_FRAME_BYTES_MAX, JOINER_FRAMES_KIB_MAX, JOINER_LIFE_MAX,
     JOINER_STREAMS_MAX, JOINERS_MAX, WIDE_USERS_MAX, WINDOW_BYTES,
 };
-use super::stream::Stream;
+use super::stream::{Budget, Stream};
 use super::{Incoming, Peer, Service, tls};
 use crate::env::Env;
-use crate::limits::STREAMS_MAX;
+use crate::limits::{FRAME_BYTES_MAX, STREAMS_MAX};
 use quinn::VarInt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(super) struct Server {
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     joiners: Arc<Semaphore>,
+    /// KiB left to the frames of requests.
+    frames: Arc<Semaphore>,
     /// Users' connections that may have the wide window.
     wide: Arc<Semaphore>,
     stopping: watch::Sender<bool>,
@@ -68,6 +71,7 @@ impl Server {
             connections: places(CONNECTIONS_MAX),
             handshakes: places(HANDSHAKES_MAX),
             joiners: places(JOINERS_MAX),
+            frames: places(FRAMES_KIB_MAX),
             wide: places(WIDE_USERS_MAX),
             stopping: watch::Sender::new(false),
             serving: Arc::new(watch::Sender::new(0)),
@@ -160,6 +164,19 @@ impl Server {
         place
     }
 
+    /// What one connection's frames may take.
+    fn budget(&self, peer: &Peer) -> Budget {
+        let (own, frame_max) = match peer {
+            Peer::Nobody => (JOINER_FRAMES_KIB_MAX, JOINER_FRAME_BYTES_MAX),
+            Peer::User { .. } | Peer::Node(_) => (CONNECTION_FRAMES_KIB_MAX, FRAME_BYTES_MAX),
+        };
+        Budget {
+            all: self.frames.clone(),
+            own: Arc::new(Semaphore::new(own)),
+            frame_max,
+        }
+    }
+
     /// Serves streams until the connection ends.
     async fn accept_streams(&self, connection: &quinn::Connection, guest: &Guest) {
         let max = match guest.peer {
@@ -167,6 +184,7 @@ impl Server {
             _ => STREAMS_MAX as usize,
         };
         let places = Arc::new(Semaphore::new(max));
+        let budget = self.budget(&guest.peer);
         loop {
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;
@@ -177,7 +195,7 @@ impl Server {
                     return tracing::debug!(remote = %guest.remote, %error, "disconnected");
                 }
             };
-            let stream = Stream::new(halves, guest.remote);
+            let stream = Stream::counted(halves, guest.remote, budget.clone());
             // Counted before the look at `stopping`: `idle` misses no stream that is begun.
             let counted = Serving::begin(&self.serving);
             if *self.stopping.borrow() {

@@ -35,6 +35,19 @@ pub(super) const JOINERS_MAX: usize = 64;
 pub(super) const JOINER_STREAMS_MAX: usize = 2;
 pub(super) const JOINER_LIFE_MAX: Duration = Duration::from_secs(60);
 
+/// Memory of the frames of all requests that are arriving or being served, in KiB. A decoded
+/// request takes a few times its frame, so this bounds what peers can make a node hold to some
+/// GiB; a request that does not fit is refused as not executed.
+pub(super) const FRAMES_KIB_MAX: usize = 512 * 1024;
+/// One connection's share of it: more than a client's lanes fill with full batches.
+pub(super) const CONNECTION_FRAMES_KIB_MAX: usize = 128 * 1024;
+/// Longest frame of a peer without a certificate, and its share.
+pub(super) const JOINER_FRAME_BYTES_MAX: usize = 64 * 1024;
+pub(super) const JOINER_FRAMES_KIB_MAX: usize = 256;
+/// Bytes a second that a frame or a chunk must at least arrive with, after `STALL_MAX` for free:
+/// who sends a byte now and then holds memory and a place for nothing.
+pub(super) const RATE_BYTES_MIN: u64 = 64 * 1024;
+
 /// From the first datagram to the greeting.
 pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// From a stream's opening to its first bytes, and from bytes to bytes within a frame or a body:

@@ -2,13 +2,16 @@
 //! above; made by `connection` and `server`.
 
 use super::failure::{self, abort};
-use super::settings::STALL_MAX;
-use crate::error::{Error, Result};
+use super::settings::{RATE_BYTES_MIN, STALL_MAX};
+use crate::error::{Code, Error, Result};
 use crate::limits::FRAME_BYTES_MAX;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use quinn::{RecvStream, SendStream, VarInt};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// Memory set aside for a frame before any of it has arrived.
@@ -34,6 +37,32 @@ pub struct RecvHalf {
     remote: SocketAddr,
     /// Taken from the stream but not asked for yet (see [`RecvHalf::wait_first`]).
     unread: Bytes,
+    /// Bounds the memory of frames; `None` on the side that asks.
+    budget: Option<Budget>,
+    /// What the frames received so far count for, until the stream is gone.
+    held: Vec<OwnedSemaphorePermit>,
+}
+
+/// How much memory the frames of one connection may take, alone and with all others together.
+#[derive(Clone)]
+pub(super) struct Budget {
+    /// KiB left to all connections of an endpoint.
+    pub(super) all: Arc<Semaphore>,
+    /// KiB left to this connection.
+    pub(super) own: Arc<Semaphore>,
+    /// Longest frame, bytes.
+    pub(super) frame_max: usize,
+}
+
+impl Budget {
+    /// Takes a frame's share; `None`: there is not so much left.
+    fn take(&self, bytes: usize) -> Option<[OwnedSemaphorePermit; 2]> {
+        // Small frames cost a task and a stream as well.
+        let kib = u32::try_from(bytes / 1_024 + 4).ok()?;
+        let own = self.own.clone().try_acquire_many_owned(kib).ok()?;
+        let all = self.all.clone().try_acquire_many_owned(kib).ok()?;
+        Some([own, all])
+    }
 }
 
 impl Stream {
@@ -48,8 +77,21 @@ impl Stream {
                 stream: recv,
                 remote,
                 unread: Bytes::new(),
+                budget: None,
+                held: Vec::new(),
             },
         }
+    }
+
+    /// A stream of a peer, whose frames are counted.
+    pub(super) fn counted(
+        halves: (SendStream, RecvStream),
+        remote: SocketAddr,
+        budget: Budget,
+    ) -> Stream {
+        let mut stream = Stream::new(halves, remote);
+        stream.recv.budget = Some(budget);
+        stream
     }
 
     /// See [`SendHalf::send_frame`].
@@ -59,7 +101,12 @@ impl Stream {
 
     /// See [`RecvHalf::recv_frame`].
     pub async fn recv_frame(&mut self) -> Result<Option<Bytes>> {
-        self.recv.recv_frame().await
+        let frame = self.recv.recv_frame().await;
+        if matches!(&frame, Err(error) if error.code == Code::Busy) {
+            // The peer may be waiting for an answer already: it is told there too.
+            self.send.reset(abort::NOT_SERVED);
+        }
+        frame
     }
 
     /// See [`SendHalf::send_bytes`].
@@ -154,6 +201,11 @@ impl SendHalf {
     }
 }
 
+/// How long so many bytes may take to arrive, all together: an honest slow link is faster.
+pub fn arrival_max(bytes: u64) -> Duration {
+    STALL_MAX.saturating_add(Duration::from_secs(bytes / RATE_BYTES_MIN))
+}
+
 impl Drop for SendHalf {
     fn drop(&mut self) {
         if !self.finished {
@@ -168,14 +220,36 @@ impl RecvHalf {
     ///
     /// # Errors
     /// `unavailable` when the peer is gone, stalls or sends a frame longer than
-    /// `FRAME_BYTES_MAX` or a half one; `busy` when it did not take the request.
+    /// `FRAME_BYTES_MAX` or a half one; `busy` when it did not take the request, or when the
+    /// frames of all requests take too much memory already.
     pub async fn recv_frame(&mut self) -> Result<Option<Bytes>> {
         let Some(length) = self.recv_length().await? else {
             return Ok(None);
         };
-        if length > FRAME_BYTES_MAX {
+        let max = self.budget.as_ref().map_or(FRAME_BYTES_MAX, |budget| budget.frame_max);
+        if length > max {
             return Err(self.malformed(&format!("a frame of {length} bytes")));
         }
+        if let Some(budget) = &self.budget {
+            let Some(share) = budget.take(length) else {
+                self.stop(abort::NOT_SERVED);
+                return Err(Error::new(
+                    Code::Busy,
+                    format!("too many large requests at once (one of {} was not taken)", self.remote),
+                ));
+            };
+            self.held.extend(share);
+        }
+        match timeout(arrival_max(length as u64), self.recv_body(length)).await {
+            Ok(frame) => frame.map(Some),
+            Err(_) => {
+                self.stop(abort::STALLED);
+                Err(failure::stalled(self.remote))
+            }
+        }
+    }
+
+    async fn recv_body(&mut self, length: usize) -> Result<Bytes> {
         // Copied out of the packets: a small frame that is kept must not keep their buffers.
         let mut frame = BytesMut::with_capacity(length.min(FRAME_RESERVE_BYTES));
         while frame.len() < length {
@@ -184,7 +258,7 @@ impl RecvHalf {
                 None => return Err(self.malformed("a frame that breaks off")),
             }
         }
-        Ok(Some(frame.freeze()))
+        Ok(frame.freeze())
     }
 
     /// Up to `max` raw bytes as they come, at least one, not copied; `None` at the end of the

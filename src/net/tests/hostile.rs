@@ -88,6 +88,39 @@ async fn garbage_datagrams_do_not_stop_the_service() {
     connection.call(b"still there", WAIT).await.unwrap();
 }
 
+#[tokio::test]
+async fn frames_of_one_connection_have_a_bound_and_what_exceeds_it_is_not_executed() {
+    let (_server, connection, _) = pair().await;
+    let head = (FRAME_BYTES_MAX as u32).to_le_bytes();
+    let mut held = Vec::new();
+    let refusal = loop {
+        let mut stream = connection.open().await.unwrap();
+        stream.send_bytes(Bytes::copy_from_slice(&head)).await.unwrap();
+        let mut stream = Box::pin(async move {
+            let answer = stream.recv_frame().await;
+            (answer, stream)
+        });
+        // One that was taken answers nothing before its frame is whole, or it is given up.
+        match tokio::time::timeout(Duration::from_millis(100), &mut stream).await {
+            Ok((answer, _)) => break answer.unwrap_err(),
+            Err(_) => held.push(stream),
+        }
+        assert!(held.len() < 64, "nothing was refused");
+    };
+    assert_eq!(refusal.code, Code::Busy, "{refusal}");
+    assert!(held.len() >= 8, "{} were taken", held.len());
+    // Small requests still find room, and everything is given back.
+    connection.call(b"still there", WAIT).await.unwrap();
+    drop(held);
+    let big = vec![7; FRAME_BYTES_MAX];
+    let deadline = tokio::time::Instant::now() + WAIT;
+    while let Err(error) = connection.call(&big, WAIT).await {
+        assert_eq!(error.code, Code::Busy, "{error}");
+        assert!(tokio::time::Instant::now() < deadline, "{error}");
+        tokio::task::yield_now().await;
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
