@@ -4,9 +4,9 @@ use super::Node;
 use super::service::{Caller, reply};
 use crate::error::{Code, Error, Result};
 use crate::limits::{CHUNK_BYTES_MAX, HAVE_HASHES_MAX};
-use crate::net::Stream;
+use crate::net::{Stream, arrival_max};
 use crate::proto::{Answer, Ticket, TicketRight};
-use crate::store::chunks::{ChunkReader, ChunkStore};
+use crate::store::chunks::{ChunkReader, ChunkStore, ChunkWriter};
 use crate::types::{ChunkHash, Mac};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -35,15 +35,14 @@ impl Node {
         }
         self.must_have_space()?;
         let mut writer = self.chunks.begin(hash, u64::from(len)).await?;
-        let mut left = len as usize;
-        while left > 0 {
-            let Some(bytes) = stream.recv_bytes(left.min(PIECE_BYTES)).await? else {
-                let got = len as usize - left;
-                let error = format!("the chunk's bytes ended early ({got} of {len})");
-                return Err(Error::usage(error));
-            };
-            left -= bytes.len();
-            writer.write(bytes).await?;
+        // The writer holds memory and a place of the store: its bytes must not trickle.
+        let arriving = take_bytes(&mut writer, len, stream);
+        match tokio::time::timeout(arrival_max(u64::from(len)), arriving).await {
+            Ok(taken) => taken?,
+            Err(_) => {
+                let error = format!("the {len} bytes of chunk {hash} came too slowly");
+                return Err(Error::unavailable(error).hint("try again"));
+            }
         }
         writer.finish().await
     }
@@ -117,6 +116,20 @@ impl Node {
         }
         Ok(Answer::Pinned(here))
     }
+}
+
+/// Hands a writer exactly the bytes that were announced.
+async fn take_bytes(writer: &mut ChunkWriter, len: u32, stream: &mut Stream) -> Result<()> {
+    let mut left = len as usize;
+    while left > 0 {
+        let Some(bytes) = stream.recv_bytes(left.min(PIECE_BYTES)).await? else {
+            let got = len as usize - left;
+            return Err(Error::usage(format!("the chunk's bytes ended early ({got} of {len})")));
+        };
+        left -= bytes.len();
+        writer.write(bytes).await?;
+    }
+    Ok(())
 }
 
 /// A range of a chunk, piece by piece, each verified.
