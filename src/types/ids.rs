@@ -121,7 +121,7 @@ macro_rules! bytes_id {
             /// Reads the hexadecimal form that `Display` writes.
             pub fn parse(text: &str) -> Option<Self> {
                 let mut out = [0u8; $len];
-                if text.len() != 2 * $len || !text.is_ascii() {
+                if text.len() != 2 * $len || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                     return None;
                 }
                 for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks(2)) {
@@ -182,6 +182,7 @@ mod tests {
         let id = ClusterId([0xab; 16]);
         assert_eq!(ClusterId::parse(&id.to_string()), Some(id));
         assert_eq!(ClusterId::parse("xyz"), None);
+        assert_eq!(ClusterId::parse(&"+a".repeat(16)), None);
         assert_eq!(ClusterId::parse(&"é".repeat(16)), None);
     }
 
