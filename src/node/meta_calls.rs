@@ -61,6 +61,7 @@ impl Node {
         if asked.ops.iter().any(needs_space) {
             self.must_have_space()?;
         }
+        asked.session = own_session(caller, asked.session);
         asked.user = caller.user.clone();
         asked.group = caller.group.clone();
         let uploads: Vec<_> = asked.ops.iter().map(upload_of).collect();
@@ -252,6 +253,7 @@ impl Node {
         lane: u16,
         seq: u64,
     ) -> Result<Answer> {
+        let session = own_session(caller, session);
         let read = move |view: &View| shard::read::lane(view, session, Lane(lane));
         let row = self.shard.read(ReadLevel::Linearizable, read).await?;
         let row = row.filter(|row| row.user == caller.user && row.seq == OpSeq(seq));
@@ -279,12 +281,18 @@ impl Node {
     }
 }
 
-/// The upload that an operation begins.
-fn upload_of(op: &Op) -> Option<UploadId> {
-    match op {
-        Op::Reserve { upload, .. } => Some(*upload),
-        _ => None,
-    }
+/// A session as the shard knows it: one user's. Ids that people give to operations become
+/// sessions by a hash that anybody can make, so two users may ask for the same one, by chance or
+/// to be in each other's way.
+fn own_session(caller: &Caller, session: SessionId) -> SessionId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"dfs session 1");
+    hasher.update(&(caller.user.len() as u64).to_le_bytes());
+    hasher.update(caller.user.as_bytes());
+    hasher.update(&session.0);
+    let mut own = [0; 16];
+    own.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    SessionId(own)
 }
 
 /// True for operations that bring new data; everything else must work on a full disk.
@@ -320,4 +328,20 @@ fn judge(caller: &Caller, request: &Request, bytes: usize) -> Result<()> {
         caller.must_be_admin("give files to another owner")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_users_with_one_session_id_have_two_sessions() {
+        let of = |user: &str| {
+            let caller = Caller { user: user.into(), group: "staff".into(), admin: false };
+            own_session(&caller, SessionId([7; 16]))
+        };
+        assert_eq!(of("ann"), of("ann"));
+        assert_ne!(of("ann"), of("bob"));
+        assert_ne!(of("ann"), SessionId([7; 16]));
+    }
 }

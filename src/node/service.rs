@@ -3,6 +3,7 @@
 use super::Node;
 use crate::codec;
 use crate::error::{Code, Error, Result};
+use crate::limits::FRAME_BYTES_MAX;
 use crate::net::{Incoming, Peer, Service, Stream};
 use crate::proto::{Answer, Call};
 use futures::future::BoxFuture;
@@ -119,7 +120,12 @@ async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
 }
 
 pub(super) async fn reply(stream: &mut Stream, answer: &Answer) -> Result<()> {
-    stream.send_frame(&codec::encode(answer)).await?;
+    let mut frame = codec::encode(answer);
+    if frame.len() > FRAME_BYTES_MAX {
+        let error = Error::usage(format!("the answer is too large ({} bytes)", frame.len()));
+        frame = codec::encode(&Answer::Failed(error.hint("ask for less at once")));
+    }
+    stream.send_frame(&frame).await?;
     stream.finish()
 }
 
