@@ -218,6 +218,16 @@ impl Config {
         Ok(config)
     }
 
+    /// Takes the text of one settings file; `file` is its name for errors.
+    ///
+    /// # Errors
+    /// `usage`, naming file, key and cause.
+    pub fn parse(file: &str, text: &str) -> Result<Config> {
+        let mut config = Config::default();
+        config.read_text(file, text)?;
+        Ok(config)
+    }
+
     fn read_file(&mut self, file: &Path) -> Result<()> {
         let failed = |e: std::io::Error| {
             Error::io("read the settings", file, &e).hint("name a settings file that can be read")

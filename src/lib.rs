@@ -4,6 +4,7 @@
 //!
 //! | layer | modules | what they are |
 //! |---|---|---|
+//! | 8 | `fuzzing` | what takes foreign bytes, for `fuzz/` and the tests |
 //! | 7 | [`cmd`] | one file a verb: arguments, one client call, print |
 //! | 6 | [`bench`], `sim` (tests) | measuring a cluster, simulated clusters |
 //! | 5 | [`node`] | composition of one server process: groups, services, workers |
@@ -24,6 +25,8 @@ pub mod codec;
 pub mod config;
 pub mod env;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 pub mod net;
 pub mod node;

@@ -8,6 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::types::{ClusterId, Credentials, Subject, WallTime};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Addresses kept in an identity file: a client needs one that answers.
 const ADDRESSES_MAX: usize = 64;
@@ -57,7 +58,15 @@ impl Identity {
                 .at(path.display())
                 .hint("run `dfs login HOST:PORT --token T`, or name another file with --identity")
         })?;
-        let read: IdentityText = from_text(path, "the identity", &text)?;
+        Self::parse(path, &text)
+    }
+
+    /// Takes the text of an identity file; `path` is for errors.
+    ///
+    /// # Errors
+    /// `corrupt` when it is malformed, `failed` when a newer dfs wrote it.
+    pub fn parse(path: &Path, text: &str) -> Result<Identity> {
+        let read: IdentityText = from_text(path, "the identity", text)?;
         let identity = Identity {
             credentials: read.credentials.read(path)?,
             addresses: read.addresses,
@@ -73,17 +82,22 @@ impl Identity {
 
     /// Writes it, readable by the owner only, replacing what is there; makes the directory.
     pub fn save(&self, path: &Path) -> Result<()> {
+        let text = self.to_text()?;
+        let dir = parent_of(path);
+        std::fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, &e))?;
+        write_private(path, &text)
+    }
+
+    /// The text of an identity file; it holds the key.
+    pub fn to_text(&self) -> Result<Zeroizing<String>> {
         let facts = self.credentials.facts()?;
-        let text = to_text(&IdentityText {
+        Ok(to_text(&IdentityText {
             format: FORMAT,
             cluster: facts.cluster.to_string(),
             user: user_name(&facts.subject),
             addresses: self.addresses.iter().take(ADDRESSES_MAX).cloned().collect(),
             credentials: CredentialsText::new(&self.credentials),
-        });
-        let dir = parent_of(path);
-        std::fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, &e))?;
-        write_private(path, &text)
+        }))
     }
 
     /// The same identity with other addresses.

@@ -6,6 +6,7 @@
 
 use super::kinds::{LogId, Types, Vote, log_id, position};
 use super::stored::{self, StoredVote};
+use crate::codec;
 use crate::error::{Error, Result};
 use crate::store::wal::{LogEntry, LogPosition};
 use crate::types::{GroupId, ReplicaId};
@@ -267,10 +268,37 @@ impl From<TransferAnswer> for TransferLeaderResponse<Types> {
     }
 }
 
+/// Takes any bytes as everything that a peer or the log may hand to this layer: for `fuzzing`,
+/// which cannot name the types.
+///
+/// # Panics
+/// When what was taken does not come back from its own bytes.
+pub fn takes_message(bytes: &[u8]) {
+    if let Ok(envelope) = codec::decode::<Envelope>(bytes) {
+        let again: Envelope = codec::decode(&codec::encode(&envelope)).expect("our own bytes");
+        assert_eq!(again.ask, envelope.ask);
+        match envelope.ask {
+            Ask::Append(append) => drop(AppendEntriesRequest::<Types>::try_from(append)),
+            Ask::Vote(candidacy) | Ask::PreVote(candidacy) => {
+                drop(VoteRequest::<Types>::from(candidacy));
+            }
+            Ask::Transfer(transfer) => drop(TransferLeaderRequest::<Types>::from(transfer)),
+        }
+    }
+    match codec::decode::<Answer>(bytes) {
+        Ok(Answer::Append(answer)) => drop(AppendEntriesResponse::<Types>::from(answer)),
+        Ok(Answer::Vote(answer)) => drop(VoteResponse::<Types>::from(answer)),
+        Ok(Answer::Transfer(answer)) => drop(TransferLeaderResponse::<Types>::from(answer)),
+        Err(_) => {}
+    }
+    let _ = (stored::decode_members(bytes), stored::decode_vote(bytes));
+    let payload = Bytes::copy_from_slice(bytes);
+    let _ = stored::entry_from_log(LogEntry { position: LogPosition::default(), payload });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec;
     use crate::raft::kinds::{self, Command, Entry};
     use crate::types::LogIndex;
     use openraft::EntryPayload;

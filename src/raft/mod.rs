@@ -52,6 +52,8 @@ mod refusal;
 mod stored;
 
 pub use group::{RaftGroup, seed_members};
+#[doc(hidden)]
+pub use message::takes_message;
 
 use crate::error::Result;
 use crate::store::wal::LogPosition;
