@@ -138,12 +138,11 @@ impl Client {
         };
         decoded
             .map(|answer| (Arc::clone(&live), answer))
-            .map_err(|error| {
+            .inspect_err(|error| {
                 // A node that is only busy keeps its connection.
                 if !error.code.is_retryable() {
                     link.suspect(&live);
                 }
-                error
             })
     }
 

@@ -25,7 +25,7 @@ impl Target {
                 .hint("write HOST:PORT, [IPV6]:PORT or 192.0.2.1:PORT"))
         };
         match text.rsplit_once(':') {
-            Some((host, _)) if host.is_empty() => refuse("the host is missing"),
+            Some(("", _)) => refuse("the host is missing"),
             Some((host, _)) if host.contains([':', '[', ']', '/', ' ']) => refuse("not an address"),
             Some((_, port)) if port.parse::<u16>().is_err() => refuse("the port is not a number"),
             Some(_) => Ok(Target::Name(text.to_owned())),

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// A check of a whole tree reads every record and perhaps every chunk.
 const FSCK_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
+/// A clean-up of everything at once goes through all that is deleted.
+const GC_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 impl Client {
     pub async fn stat(&self, path: &DfsPath, level: ReadLevel) -> Result<EntryView> {
@@ -147,7 +149,8 @@ impl Client {
 
     /// Runs (with `now`) or looks at the clean-up of deletions; how many are left.
     pub async fn gc(&self, now: bool) -> Result<u64> {
-        match self.ask(&Call::Gc { now }).await? {
+        let timeout = self.core.timeout.max(GC_TIMEOUT);
+        match self.ask_for(&Call::Gc { now }, timeout, timeout).await? {
             Answer::Gc { left } => Ok(left),
             _ => Err(odd("a count of deletions")),
         }

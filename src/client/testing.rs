@@ -38,6 +38,9 @@ pub(crate) struct Faults {
     pub(crate) cut_streams: u32,
     /// Chunks given with a flipped bit.
     pub(crate) flipped: u32,
+    /// The node finds damage behind so many bytes of any chunk: it breaks the stream off, or says
+    /// so if it has sent nothing yet.
+    pub(crate) damage_at: Option<u32>,
     /// Chunks stored before no more are taken; `None`: no end.
     pub(crate) chunks_until_down: Option<u32>,
 }
@@ -65,12 +68,18 @@ pub(crate) struct TestNode(pub(crate) Arc<Mutex<State>>);
 pub(crate) const CHUNK: u64 = 4_096;
 pub(crate) const INLINE: u64 = 100;
 const USER: &str = "ann";
+/// Bytes that the node verifies at once.
+const PIECE: u32 = 512 << 10;
 
 impl TestNode {
     pub(crate) fn new() -> TestNode {
+        Self::with_chunks_of(CHUNK)
+    }
+
+    pub(crate) fn with_chunks_of(chunk_bytes: u64) -> TestNode {
         let settings = Settings {
             inline_bytes: INLINE,
-            chunk_bytes: CHUNK,
+            chunk_bytes,
             ..Settings::default()
         };
         let mut shard = TestShard::new(settings);
@@ -306,6 +315,14 @@ impl TestStream {
                 state.counts.chunks_got += 1;
                 let chunk = state.chunks.get(&hash).cloned();
                 let chunk = chunk.ok_or_else(|| Error::not_found("no such chunk"))?;
+                if let Some(at) = state.faults.damage_at
+                    && offset + len > at
+                {
+                    if offset + PIECE > at {
+                        return Err(Error::corrupt("damaged on disk"));
+                    }
+                    self.cut = true;
+                }
                 let (from, to) = (offset as usize, (offset + len) as usize);
                 self.bytes = BytesMut::from(&chunk[from..to]);
                 if state.faults.flipped > 0 {

@@ -301,6 +301,23 @@ async fn bytes_that_never_match_are_not_given() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn damage_found_in_the_middle_of_a_chunk_is_said_to_be_damage() {
+    let node = TestNode::with_chunks_of(2 << 20);
+    let client = node.client(None).await;
+    let data = bytes(3 << 20, 5);
+    let options = PutOptions::default();
+    put(&client, &data, "/d/f", &options).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("f");
+    node.faults(|faults| faults.damage_at = Some(1_500_000));
+    let error = get(&client, "/d/f", &out).await.unwrap_err();
+    assert_eq!(error.code, Code::Corrupt);
+    node.faults(|faults| faults.damage_at = None);
+    get(&client, "/d/f", &out).await.unwrap();
+    assert_eq!(std::fs::read(&out).unwrap(), data);
+}
+
+#[tokio::test(start_paused = true)]
 async fn unchanged_chunks_do_not_travel_again() {
     let node = TestNode::new();
     let client = node.client(None).await;
@@ -338,13 +355,13 @@ async fn an_interrupted_put_sends_only_what_is_missing() {
     let local = dir.path().join("local");
     let data = bytes(40 * CHUNK, 9);
     std::fs::write(&local, &data).unwrap();
-    let state = Some(dir.path().join("state"));
+    let state = dir.path().join("state");
     let options = PutOptions {
         window_bytes: 4 * CHUNK,
         ..PutOptions::default()
     };
     node.faults(|faults| faults.chunks_until_down = Some(20));
-    let client = node.client(state.clone()).await;
+    let client = node.client(Some(state.clone())).await;
     let error = client
         .put_file(&local, path("/d/f"), &options, &NoProgress)
         .await;
@@ -360,7 +377,7 @@ async fn an_interrupted_put_sends_only_what_is_missing() {
     let first = node.counts().chunks_put;
 
     node.faults(|faults| faults.chunks_until_down = None);
-    let client = node.client(state.clone()).await;
+    let client = node.client(Some(state.clone())).await;
     let told = Told::default();
     let report = client
         .put_file(&local, path("/d/f"), &options, &told)
@@ -373,7 +390,7 @@ async fn an_interrupted_put_sends_only_what_is_missing() {
         cat(&client, "/d/f", &GetOptions::default()).await.unwrap(),
         data
     );
-    let left = std::fs::read_dir(state.unwrap().join("uploads")).unwrap();
+    let left = std::fs::read_dir(state.join("uploads")).unwrap();
     assert_eq!(left.count(), 0);
 }
 

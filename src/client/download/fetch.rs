@@ -23,6 +23,10 @@ const RECV_BYTES: usize = 256 << 10;
 const FLUSH_BYTES: usize = 2 * MIB as usize;
 /// Attempts at one chunk that each got somewhere.
 const ATTEMPTS_MAX: u32 = 32;
+/// After so many failures a chunk is asked for in pieces of `CAREFUL_BYTES`.
+const CAREFUL_AFTER: u32 = 2;
+/// One piece that a node verifies before it answers.
+const CAREFUL_BYTES: u32 = 512 << 10;
 /// Nodes asked for a chunk whose bytes did not match.
 const CORRUPT_MAX: u32 = 3;
 
@@ -171,13 +175,6 @@ impl Client {
         sink: &mut Sink,
         moved: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
-        let frame = codec::encode(&Call::GetChunk {
-            ticket: ticket.clone(),
-            hash: want.location.hash,
-            mac: want.location.mac,
-            offset: want.from,
-            len: want.len,
-        });
         let timeout = self.core.timeout;
         let mut retry = Retry::within(timeout);
         let (mut reported, mut corrupt) = (0, 0);
@@ -193,7 +190,14 @@ impl Client {
                             reported = now;
                         }
                     };
-                    let attempt = self.fetch_once(&live, &frame, want, sink, &mut tell).await;
+                    // A node that finds damage on its way can only break the stream off. Asked
+                    // piece by piece it can say so.
+                    let step = match retry.failures < CAREFUL_AFTER {
+                        true => want.len,
+                        false => CAREFUL_BYTES,
+                    };
+                    let attempt = self.fetch_all(&live, ticket, want, step, sink, &mut tell);
+                    let attempt = attempt.await;
                     if let Err(error) = &attempt {
                         self.after_fetch(&live, error).await;
                     }
@@ -228,11 +232,48 @@ impl Client {
         }
     }
 
-    async fn fetch_once(
+    /// All that is wanted from one node, at most `step` bytes a request.
+    async fn fetch_all(
+        &self,
+        live: &Live,
+        ticket: &Ticket,
+        want: &Want,
+        step: u32,
+        sink: &mut Sink,
+        tell: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < want.len {
+            let len = step.min(want.len - done);
+            let frame = codec::encode(&Call::GetChunk {
+                ticket: ticket.clone(),
+                hash: want.location.hash,
+                mac: want.location.mac,
+                offset: want.from + done,
+                len,
+            });
+            let before = u64::from(done);
+            let mut tell_part = |got| tell(before + got);
+            self.fetch_part(live, &frame, len, sink, &mut tell_part)
+                .await?;
+            done += len;
+        }
+        let hash = sink.end(&self.core.env).await?;
+        if want.is_whole() && hash != want.location.hash {
+            return Err(Error::corrupt(format!(
+                "chunk {} came with other bytes from {}",
+                want.location.hash, live.address
+            ))
+            .hint("run `dfs fsck` on the file"));
+        }
+        Ok(())
+    }
+
+    async fn fetch_part(
         &self,
         live: &Live,
         frame: &[u8],
-        want: &Want,
+        len: u32,
         sink: &mut Sink,
         tell: &mut (dyn FnMut(u64) + Send),
     ) -> Result<()> {
@@ -243,11 +284,11 @@ impl Client {
         let reply = within(timeout, stream.recv_frame()).await?;
         let reply = reply.ok_or_else(|| Error::unavailable("the node closed the stream"))?;
         match codec::decode(&reply)? {
-            Answer::Chunk { len } if len == want.len => {}
+            Answer::Chunk { len: told } if told == len => {}
             Answer::Failed(error) => return Err(error),
             _ => return Err(odd("a chunk")),
         }
-        let wanted = u64::from(want.len);
+        let wanted = u64::from(len);
         let mut got = 0;
         while got < wanted {
             let most = usize::try_from(wanted - got).unwrap_or(RECV_BYTES);
@@ -259,14 +300,6 @@ impl Client {
             }
             sink.take(&self.core.env, bytes).await?;
             tell(got);
-        }
-        let hash = sink.end(&self.core.env).await?;
-        if want.is_whole() && hash != want.location.hash {
-            return Err(Error::corrupt(format!(
-                "chunk {} came with other bytes from {}",
-                want.location.hash, live.address
-            ))
-            .hint("run `dfs fsck` on the file"));
         }
         Ok(())
     }

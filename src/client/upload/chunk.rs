@@ -130,7 +130,7 @@ impl Client {
     /// Decides after a failed bulk transfer whether the connection is to blame.
     pub(crate) async fn after_chunk(&self, live: &Arc<Live>, error: &Error) {
         match error.code {
-            Code::Unavailable => self.core.link.suspect(live),
+            Code::Unavailable if live.wire.is_closed() => self.core.link.suspect(live),
             _ => self.step_aside(live, error, GroupId::FIRST).await,
         }
     }
