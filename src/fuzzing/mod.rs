@@ -26,11 +26,21 @@ pub const TARGETS: &[Target] = &[
     target("wire_call", wire::call, wire::calls, 2_000),
     target("wire_answer", wire::answer, wire::answers, 2_000),
     target("request", wire::request, wire::requests, 2_000),
-    target("raft_message", crate::raft::takes_message, wire::raft_messages, 2_000),
+    target(
+        "raft_message",
+        crate::raft::takes_message,
+        wire::raft_messages,
+        2_000,
+    ),
     target("commands", state::commands, state::command_lists, 1_000),
     target("records", state::records, state::record_samples, 2_000),
     target("shard_state", state::shard_state, state::state_changes, 600),
-    target("root_command", state::root_command, state::root_commands, 2_000),
+    target(
+        "root_command",
+        state::root_command,
+        state::root_commands,
+        2_000,
+    ),
     target("log_segment", disk::log_segment, disk::log_segments, 300),
     target("pack", disk::pack, disk::packs, 400),
     target("chunk_file", disk::chunk_file, disk::chunk_files, 400),
@@ -47,7 +57,12 @@ const fn target(
     seeds: fn() -> Vec<Vec<u8>>,
     runs: usize,
 ) -> Target {
-    Target { name, run, seeds, runs }
+    Target {
+        name,
+        run,
+        seeds,
+        runs,
+    }
 }
 
 /// Runs one target by its name.

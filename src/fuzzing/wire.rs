@@ -325,10 +325,12 @@ pub(super) fn answers() -> Vec<Vec<u8>> {
             routes: vec![route],
             inline_bytes: 1,
             chunk_bytes: 2,
+            grace_ms: 3,
         }),
         Answer::Mutated {
             outcomes: outcomes.clone(),
             time: ShardTime(9),
+            tickets: Vec::new(),
         },
         Answer::StatMany(vec![Ok(EntryView::File(file())), Err(error())]),
         Answer::List {

@@ -226,7 +226,10 @@ impl RecvHalf {
         let Some(length) = self.recv_length().await? else {
             return Ok(None);
         };
-        let max = self.budget.as_ref().map_or(FRAME_BYTES_MAX, |budget| budget.frame_max);
+        let max = self
+            .budget
+            .as_ref()
+            .map_or(FRAME_BYTES_MAX, |budget| budget.frame_max);
         if length > max {
             return Err(self.malformed(&format!("a frame of {length} bytes")));
         }
@@ -235,7 +238,10 @@ impl RecvHalf {
                 self.stop(abort::NOT_SERVED);
                 return Err(Error::new(
                     Code::Busy,
-                    format!("too many large requests at once (one of {} was not taken)", self.remote),
+                    format!(
+                        "too many large requests at once (one of {} was not taken)",
+                        self.remote
+                    ),
                 ));
             };
             self.held.extend(share);

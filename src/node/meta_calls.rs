@@ -257,7 +257,9 @@ impl Node {
         let read = move |view: &View| shard::read::lane(view, session, Lane(lane));
         let row = self.shard.read(ReadLevel::Linearizable, read).await?;
         let row = row.filter(|row| row.user == caller.user && row.seq == OpSeq(seq));
-        Ok(Answer::OpStatus(row.map(|row| codec::encode(&row.outcomes).into())))
+        Ok(Answer::OpStatus(
+            row.map(|row| codec::encode(&row.outcomes).into()),
+        ))
     }
 
     /// Cleans up deletions; with `now` also those that could still be brought back.
@@ -293,6 +295,14 @@ fn own_session(caller: &Caller, session: SessionId) -> SessionId {
     let mut own = [0; 16];
     own.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     SessionId(own)
+}
+
+/// The upload that an operation begins.
+fn upload_of(op: &Op) -> Option<UploadId> {
+    match op {
+        Op::Reserve { upload, .. } => Some(*upload),
+        _ => None,
+    }
 }
 
 /// True for operations that bring new data; everything else must work on a full disk.
@@ -337,7 +347,11 @@ mod tests {
     #[test]
     fn two_users_with_one_session_id_have_two_sessions() {
         let of = |user: &str| {
-            let caller = Caller { user: user.into(), group: "staff".into(), admin: false };
+            let caller = Caller {
+                user: user.into(),
+                group: "staff".into(),
+                admin: false,
+            };
             own_session(&caller, SessionId([7; 16]))
         };
         assert_eq!(of("ann"), of("ann"));

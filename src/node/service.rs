@@ -175,7 +175,9 @@ impl Node {
                 caller.must_be_admin("clean up the cluster")?;
                 self.gc(now).await
             }
-            Call::OpStatus { session, lane, seq } => self.op_status(caller, session, lane, seq).await,
+            Call::OpStatus { session, lane, seq } => {
+                self.op_status(caller, session, lane, seq).await
+            }
             Call::Metrics => self.metrics_text().await.map(Answer::Metrics),
             Call::PutChunk { .. } | Call::GetChunk { .. } => {
                 unreachable!("calls with raw bytes are served above")

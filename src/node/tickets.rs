@@ -66,7 +66,9 @@ impl Tickets {
         self.check(ticket, user)?;
         // Not only by the ticket's key: the proof may be younger, made after a new day's key.
         let keys = self.keys.read();
-        let covered = keys.iter().any(|key| same(proof(&key.key, &ticket.right, user, chunk), shown));
+        let covered = keys
+            .iter()
+            .any(|key| same(proof(&key.key, &ticket.right, user, chunk), shown));
         if !covered {
             return Err(denied("the ticket does not cover this chunk"));
         }
@@ -83,7 +85,11 @@ impl Tickets {
 
 /// Compares in a time that does not depend on how much of a guess is right.
 fn same(ours: Mac, shown: Mac) -> bool {
-    ours.0.iter().zip(shown.0).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+    ours.0
+        .iter()
+        .zip(shown.0)
+        .fold(0, |different, (a, b)| different | (a ^ b))
+        == 0
 }
 
 fn no_key() -> Error {

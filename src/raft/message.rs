@@ -293,7 +293,10 @@ pub fn takes_message(bytes: &[u8]) {
     }
     let _ = (stored::decode_members(bytes), stored::decode_vote(bytes));
     let payload = Bytes::copy_from_slice(bytes);
-    let _ = stored::entry_from_log(LogEntry { position: LogPosition::default(), payload });
+    let _ = stored::entry_from_log(LogEntry {
+        position: LogPosition::default(),
+        payload,
+    });
 }
 
 #[cfg(test)]

@@ -41,6 +41,9 @@ pub(super) enum Sink {
         hasher: Box<blake3::Hasher>,
         pending: Vec<Bytes>,
         pending_bytes: usize,
+        /// What is pending, in one piece: packets bring a few KiB at a time, which neither the
+        /// hash nor the file system takes well.
+        whole: Vec<u8>,
     },
 }
 
@@ -57,6 +60,7 @@ impl Sink {
             hasher: Box::default(),
             pending: Vec::new(),
             pending_bytes: 0,
+            whole: Vec::new(),
         }
     }
 
@@ -108,6 +112,7 @@ impl Sink {
             hasher,
             pending,
             pending_bytes,
+            whole,
         } = self
         else {
             return Ok(());
@@ -116,16 +121,15 @@ impl Sink {
         let bytes = std::mem::take(pending_bytes) as u64;
         let (at, file) = (*offset + *written, Arc::clone(file));
         let mut hash = std::mem::take(hasher);
+        let mut buffer = std::mem::take(whole);
         let flushed = env.run_blocking(move || {
-            let mut at = at;
-            for part in parts {
-                hash.update(&part);
-                file.write_all_at(&part, at)?;
-                at += part.len() as u64;
-            }
-            Ok::<_, std::io::Error>(hash)
+            buffer.clear();
+            parts.iter().for_each(|part| buffer.extend_from_slice(part));
+            hash.update(&buffer);
+            file.write_all_at(&buffer, at)?;
+            Ok::<_, std::io::Error>((hash, buffer))
         });
-        *hasher = flushed.await.map_err(|e| local_failure(&e))?;
+        (*hasher, *whole) = flushed.await.map_err(|e| local_failure(&e))?;
         *written += bytes;
         Ok(())
     }

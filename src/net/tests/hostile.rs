@@ -95,7 +95,10 @@ async fn frames_of_one_connection_have_a_bound_and_what_exceeds_it_is_not_execut
     let mut held = Vec::new();
     let refusal = loop {
         let mut stream = connection.open().await.unwrap();
-        stream.send_bytes(Bytes::copy_from_slice(&head)).await.unwrap();
+        stream
+            .send_bytes(Bytes::copy_from_slice(&head))
+            .await
+            .unwrap();
         let mut stream = Box::pin(async move {
             let answer = stream.recv_frame().await;
             (answer, stream)

@@ -56,7 +56,9 @@ fn another_users_session_is_neither_answered_from_nor_disturbed_invariant_4() {
         assert!(!error.may_have_happened);
     }
     assert_eq!(shard.send(mine.clone()), first);
-    let row = read::lane(&shard.slot, mine.session, mine.lane).unwrap().unwrap();
+    let row = read::lane(&shard.slot, mine.session, mine.lane)
+        .unwrap()
+        .unwrap();
     assert_eq!((row.user.as_str(), row.seq), ("ann", mine.seq));
 }
 
