@@ -24,11 +24,8 @@ impl Node {
     pub(super) async fn status(&self) -> Result<StatusView> {
         let space = self.env.disk.space(&self.data).await;
         let (total, available) = space.map_or((0, 0), |space| (space.total, space.available));
-        let used = if total == 0 {
-            100
-        } else {
-            100 - available * 100 / total
-        };
+        let free = (available * 100).checked_div(total).unwrap_or(0);
+        let used = 100 - free.min(100);
         let mut reasons = Vec::new();
         let mut health = "yellow";
         // One node holds one copy of everything: that is never green.

@@ -68,8 +68,10 @@ pub async fn cut(env: &Env, view: View, meta: &ImageMeta, path: &Path) -> Result
     head.put_u32_le(u32::try_from(encoded.len()).expect("a mark is small"));
     head.put_slice(&encoded);
     let mut chain = seal(&mut head, 0);
-    let mut size = ImageSize::default();
-    size.bytes = head.len() as u64;
+    let mut size = ImageSize {
+        bytes: head.len() as u64,
+        ..ImageSize::default()
+    };
     file.write_at(0, vec![head.freeze()])
         .await
         .map_err(io("write"))?;
