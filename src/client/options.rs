@@ -59,7 +59,8 @@ pub enum Overwrite {
     /// The file must be at this version.
     IfVersion(FileVersion),
     /// Whatever version is there when the put begins (or none) must still be there when it
-    /// commits: read once, never again.
+    /// commits: read once, never again. A file put anew under the name is another one, whatever
+    /// its version.
     Current,
 }
 

@@ -94,7 +94,7 @@ pub enum Op {
     Remove {
         path: DfsPath,
         what: Removal,
-        /// For files: `Any` or a version. Directories take `Any` only.
+        /// For files: anything but `Absent`. Directories take `Any` only.
         precondition: Precondition,
     },
     Rename {

@@ -68,12 +68,13 @@ pub(super) fn judge_content(
     precondition: Precondition,
     existing: Option<&Entry>,
 ) -> Step<Option<FileVersion>> {
-    let current = match existing {
+    let file = match existing {
         None => None,
-        Some(Entry::File { attrs, .. }) => Some(attrs.version),
+        Some(Entry::File { inode, attrs, .. }) => Some((*inode, attrs.version)),
         Some(Entry::Dir { .. }) => return is_dir(),
         Some(Entry::Mount { .. }) => return is_dir(),
     };
+    let current = file.map(|(_, version)| version);
     match (precondition, current) {
         (Precondition::Any, _) => refuse_hint(
             Code::Usage,
@@ -85,7 +86,18 @@ pub(super) fn judge_content(
         (Precondition::Absent, Some(current)) => exists(current),
         (Precondition::Version(wanted), Some(current)) if wanted == current => Ok(Some(current)),
         (Precondition::Version(wanted), Some(current)) => moved_on(wanted, current),
-        (Precondition::Version(wanted), None) => refuse_hint(
+        (Precondition::Exactly { inode, version }, Some(current)) => match file {
+            Some(found) if found == (inode, version) => Ok(Some(current)),
+            Some((found, _)) if found != inode => replaced(current),
+            _ => moved_on(version, current),
+        },
+        (
+            Precondition::Version(wanted)
+            | Precondition::Exactly {
+                version: wanted, ..
+            },
+            None,
+        ) => refuse_hint(
             Code::NotFound,
             format!("no such file (version {wanted} was expected)"),
             "it was removed or renamed; write it as a new file",
@@ -101,6 +113,18 @@ fn exists<T>(current: FileVersion) -> Step<T> {
         )
         .version(current.0)
         .hint(format!("use --overwrite, or --if-version {current}")),
+    ))
+}
+
+/// Another file has the name now than the one that was read.
+pub(super) fn replaced<T>(current: FileVersion) -> Step<T> {
+    Err(Stop::Refused(
+        Error::new(
+            Code::Conflict,
+            format!("the file was replaced by another one (now at version {current})"),
+        )
+        .version(current.0)
+        .hint("read the current version, then try again"),
     ))
 }
 

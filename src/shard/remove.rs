@@ -6,7 +6,7 @@ use super::changes;
 use super::command::{Done, Removal};
 use super::keys;
 use super::records::{Change, Deleted, Entry, decode, encode};
-use super::refuse::{Step, moved_on, nested_shard, no_such, refuse, refuse_hint};
+use super::refuse::{Step, moved_on, nested_shard, no_such, refuse, refuse_hint, replaced};
 use super::sum::{self, Touch, Weight};
 use super::tree::{self, Found, Place};
 use super::txn::Batch;
@@ -53,7 +53,7 @@ fn judge(
     precondition: Precondition,
 ) -> Step<FileVersion> {
     match entry {
-        Entry::File { attrs, .. } => {
+        Entry::File { inode, attrs, .. } => {
             if what == Removal::EmptyDir {
                 return refuse_hint(
                     Code::Conflict,
@@ -65,6 +65,11 @@ fn judge(
                 Precondition::Any => Ok(attrs.version),
                 Precondition::Version(wanted) if wanted == attrs.version => Ok(attrs.version),
                 Precondition::Version(wanted) => moved_on(wanted, attrs.version),
+                Precondition::Exactly { inode: wanted, .. } if wanted != *inode => {
+                    replaced(attrs.version)
+                }
+                Precondition::Exactly { version, .. } if version == attrs.version => Ok(version),
+                Precondition::Exactly { version, .. } => moved_on(version, attrs.version),
                 Precondition::Absent => refuse(
                     Code::Usage,
                     "a removal cannot ask for an absent name (nothing could be removed)",

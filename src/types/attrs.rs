@@ -1,6 +1,6 @@
 //! Attributes of files and directories, and the conditions a change may carry.
 
-use super::{ChunkHash, ContentId, FileVersion, WallTime};
+use super::{ChunkHash, ContentId, FileVersion, Inode, WallTime};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,6 +67,10 @@ pub enum Precondition {
     /// Whatever is there. Used by removals only; no commit of content carries it, so no write is
     /// dropped that its writer has not seen.
     Any,
+    /// The name is this file at this version: what a writer sends that read the file first.
+    /// Versions begin at 1 with each new file, so that a version alone would also fit a file
+    /// that was put after the one that was read had been removed.
+    Exactly { inode: Inode, version: FileVersion },
 }
 
 /// What `mv` may do to an existing target.

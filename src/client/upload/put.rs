@@ -254,7 +254,10 @@ pub(super) fn window(options: &PutOptions) -> Window {
 /// The state that an overwrite has seen.
 pub(super) fn precondition_of(seen: Result<EntryView>) -> Result<Precondition> {
     match seen {
-        Ok(EntryView::File(file)) => Ok(Precondition::Version(file.attrs.version)),
+        Ok(EntryView::File(file)) => Ok(Precondition::Exactly {
+            inode: file.inode,
+            version: file.attrs.version,
+        }),
         Ok(_) => Err(Error::new(Code::Conflict, "is a directory")
             .hint("end the target in `/` to put into it")),
         Err(error) if error.code == Code::NotFound => Ok(Precondition::Absent),

@@ -1,11 +1,11 @@
 //! Versions of files: preconditions, retention, restore, copy.
 
 use crate::error::Code;
-use crate::shard::command::Op;
+use crate::shard::command::{Op, Removal};
 use crate::shard::read;
 use crate::shard::records::Settings;
-use crate::shard::testing::{TestShard, path, put, version};
-use crate::types::{ChunkHash, FileVersion, Precondition, Revision};
+use crate::shard::testing::{TestShard, path, put, remove, version};
+use crate::types::{ChunkHash, FileVersion, Precondition, Revision, UploadId};
 use bytes::Bytes;
 
 fn keeping(keep_versions: u32) -> TestShard {
@@ -37,6 +37,49 @@ fn copy(from: &str, to: &str, precondition: Precondition) -> Op {
         to: path(to),
         precondition,
     }
+}
+
+#[test]
+fn a_file_put_anew_is_not_the_one_that_was_read() {
+    let mut shard = keeping(10);
+    let read = shard.put("/f", "1", Precondition::Absent);
+    let seen = Precondition::Exactly {
+        inode: read.inode,
+        version: read.version,
+    };
+    shard.op(remove("/f", Removal::File));
+    let again = shard.put("/f", "2", Precondition::Absent);
+    assert_eq!(
+        (read.version, again.version),
+        (FileVersion(1), FileVersion(1))
+    );
+    let error = shard.refused_with(put("/f", "3", seen), Code::Conflict);
+    assert_eq!(error.current_version, Some(1));
+    let removal = |precondition| Op::Remove {
+        path: path("/f"),
+        what: Removal::File,
+        precondition,
+    };
+    shard.refused_with(removal(seen), Code::Conflict);
+    let reserve = Op::Reserve {
+        path: path("/f"),
+        upload: UploadId([1; 16]),
+        precondition: seen,
+        mode: 0o644,
+    };
+    shard.refused_with(reserve, Code::Conflict);
+    assert_eq!(shard.text("/f"), "2");
+
+    let seen = |version| Precondition::Exactly {
+        inode: again.inode,
+        version: FileVersion(version),
+    };
+    assert_eq!(shard.put("/f", "3", seen(1)).version, FileVersion(2));
+    let error = shard.refused_with(put("/f", "4", seen(1)), Code::Conflict);
+    assert!(error.message.contains("version 1 was expected"), "{error}");
+    shard.refused_with(removal(seen(1)), Code::Conflict);
+    shard.op(removal(seen(2)));
+    shard.refused_with(put("/f", "4", seen(2)), Code::NotFound);
 }
 
 #[test]

@@ -180,6 +180,11 @@ fn records_are_stored_as_they_were() {
             expires: ShardTime(6),
         },
     );
+    let exactly = Precondition::Exactly {
+        inode: Inode(300),
+        version: FileVersion(3),
+    };
+    golden("precondition-exactly", &exactly);
     golden(
         "deleted",
         &Deleted {

@@ -5,6 +5,7 @@
 //! time cut into batches of three commands: the records must be the same.
 
 use crate::error::Code;
+use crate::proto::EntryView;
 use crate::shard::command::{Applied, Chore, Command, Op, Removal};
 use crate::shard::records::{ChunkRef, Outcome, Settings};
 use crate::shard::testing::{TestShard, path};
@@ -94,8 +95,15 @@ impl Model {
             (Some(Node::Dir(_)), _) => Err(Code::Conflict),
             (_, Precondition::Any) => Err(Code::Usage),
             (Some(_), Precondition::Absent) => Err(Code::Exists),
-            (None, Precondition::Version(_)) => Err(Code::NotFound),
-            (Some(Node::File { versions, .. }), Precondition::Version(wanted)) => {
+            (None, Precondition::Version(_) | Precondition::Exactly { .. }) => Err(Code::NotFound),
+            (Some(_), Precondition::Exactly { inode, .. }) if inode == OTHER => Err(Code::Conflict),
+            (
+                Some(Node::File { versions, .. }),
+                Precondition::Version(wanted)
+                | Precondition::Exactly {
+                    version: wanted, ..
+                },
+            ) => {
                 if versions.len() as u64 != wanted.0 {
                     return Err(Code::Conflict);
                 }
@@ -155,11 +163,15 @@ impl Model {
 
 // --- steps ---
 
+/// The inode of no file.
+const OTHER: Inode = Inode(u64::MAX);
+
 /// One step of a history. Paths are few, so that they meet.
 #[derive(Clone, Debug)]
 enum Step {
     Mkdir(DfsPath, bool),
-    /// `ask`: what the precondition is made of (absent, right version, wrong version, any).
+    /// `ask`: what the precondition is made of (absent, right version, wrong version, right
+    /// file, any, another file).
     Put(DfsPath, String, u8),
     /// An upload in one go: reserve, commit of so many chunks.
     Upload(DfsPath, u8, u8),
@@ -194,7 +206,7 @@ fn any_removal() -> impl Strategy<Value = Removal> {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (any_path(), any::<bool>()).prop_map(|(at, parents)| Step::Mkdir(at, parents)),
-        6 => (any_path(), "[xyz]{0,3}", 0u8..6).prop_map(|(at, text, ask)| Step::Put(at, text, ask)),
+        6 => (any_path(), "[xyz]{0,3}", 0u8..7).prop_map(|(at, text, ask)| Step::Put(at, text, ask)),
         3 => (any_path(), 0u8..3, 0u8..4).prop_map(|(at, n, ask)| Step::Upload(at, n, ask)),
         1 => (any_path(), 0u8..4).prop_map(|(at, ask)| Step::Reserve(at, ask)),
         4 => (any_path(), any_removal()).prop_map(|(at, what)| Step::Remove(at, what)),
@@ -270,8 +282,15 @@ impl Run {
         };
         match ask {
             0 | 1 => Precondition::Absent,
-            2 | 4 => Precondition::Version(FileVersion(current)),
+            2 => Precondition::Version(FileVersion(current)),
             3 => Precondition::Version(FileVersion(current + 1)),
+            4 | 6 => Precondition::Exactly {
+                inode: match read::stat(&self.shard.slot, at) {
+                    Ok(EntryView::File(file)) if ask == 4 => file.inode,
+                    _ => OTHER,
+                },
+                version: FileVersion(current),
+            },
             _ => Precondition::Any,
         }
     }
