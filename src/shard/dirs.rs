@@ -98,7 +98,8 @@ fn make(batch: &mut Batch<'_>, caller: &Caller<'_>, place: &Place, mode: u16) ->
         mode,
         created: caller.wall,
         modified: caller.wall,
-        version: DirVersion(1),
+        // Not 1: a directory of this path may have been listed at 1 before.
+        version: DirVersion(revision.0),
         totals: DirTotals::default(),
         sum: 0,
     };

@@ -10,7 +10,7 @@ use super::sum::{self, Touch, Weight};
 use super::tree::{self, Found, Place};
 use super::txn::Batch;
 use crate::error::{Code, Error, Result};
-use crate::types::{DfsPath, FileVersion, Inode, Replacement, Revision};
+use crate::types::{DfsPath, DirVersion, FileVersion, Inode, Replacement, Revision};
 
 pub(super) fn rename(
     batch: &mut Batch<'_>,
@@ -183,6 +183,8 @@ fn rehang(batch: &mut Batch<'_>, inode: Inode, target: &Place, revision: Revisio
     record.parent = target.parent;
     record.name = Some(target.name.clone());
     record.born = revision;
+    // Whoever knows a directory of the new path by its version must see that this is another.
+    record.version = DirVersion(revision.0).max(record.version.next());
     let form = batch.set_dir(inode, Some(record))?;
     batch.weigh(inode, Weight::sum(form))?;
     Ok(form)

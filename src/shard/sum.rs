@@ -26,7 +26,7 @@ use super::records::{DirRecord, Entry, encode};
 use super::txn::Batch;
 use crate::error::Result;
 use crate::store::record::record_hash;
-use crate::types::{Inode, WallTime};
+use crate::types::{DirVersion, Inode, WallTime};
 use bytes::Bytes;
 
 /// What a change adds to a directory and all above it. Wrapping: a negative number is its two's
@@ -134,11 +134,13 @@ pub(super) enum Touch {
     Attributes,
 }
 
-/// Counts a change of a directory: its version, and for names its `modified`. Returns what its
-/// form's hash changes by, to be carried from this directory upwards.
+/// Counts a change of a directory: its version, and for names its `modified`. The version
+/// becomes the change's revision, so that no two directories that had one path one after the
+/// other had the same version there. Returns what its form's hash changes by, to be carried from
+/// this directory upwards.
 pub(super) fn touch(batch: &mut Batch<'_>, dir: Inode, wall: WallTime, what: Touch) -> Result<u64> {
     let mut record = batch.dir(dir)?.clone();
-    record.version = record.version.next();
+    record.version = DirVersion(batch.header().revision.0).max(record.version.next());
     if what == Touch::Names {
         record.modified = record.modified.max(wall);
     }

@@ -61,7 +61,8 @@ number! {
     ContentId(u64)
 }
 number! {
-    /// Counts the changes of a directory's own list of names.
+    /// Grows with each change of a directory's own list of names. It is the shard's revision of
+    /// that change, so that a directory made anew under a path does not begin where another was.
     DirVersion(u64)
 }
 number! {
