@@ -250,6 +250,43 @@ fn listings_are_sorted_paged_and_validated() {
 }
 
 #[test]
+fn two_directories_of_one_path_never_have_one_version() {
+    let mut shard = shard();
+    let query = ListQuery {
+        after: None,
+        limit: 1,
+        attrs: false,
+        known: None,
+    };
+    let mut seen = Vec::new();
+    let mut look = |shard: &TestShard| {
+        let (version, ..) = page(shard, &query);
+        assert!(!seen.contains(&version), "{version} again after {seen:?}");
+        seen.push(version);
+    };
+    shard.mkdir("/d");
+    look(&shard);
+    shard.put("/d/f", "x", Precondition::Absent);
+    look(&shard);
+    shard.op(remove("/d", Removal::Tree));
+    shard.mkdir("/d");
+    look(&shard);
+    shard.put("/d/f", "y", Precondition::Absent);
+    look(&shard);
+    // One made elsewhere before, and moved there.
+    shard.op(remove("/d", Removal::Tree));
+    shard.mkdir("/e");
+    shard.op(rename("/e", "/d", Replacement::Never));
+    look(&shard);
+}
+
+#[test]
+fn a_new_shard_has_numbers_for_ever() {
+    let header = read::header(&shard().slot).unwrap();
+    assert!(header.end_inode >= Inode(1 << 40));
+}
+
+#[test]
 fn a_lost_record_shows_in_the_sum() {
     let mut shard = shard();
     shard.mkdir("/d");
