@@ -6,12 +6,12 @@ use crate::error::{Code, Error, Result};
 use crate::limits::{CLEANUP_BATCH_DEFAULT, GIB, SESSION_HORIZON_MS, SESSION_ROWS_MAX};
 use crate::root::{self, RootCommand, TicketKey};
 use crate::shard::command::Chore;
-use crate::shard::records::{ChangeRow, Deleted, Header};
+use crate::shard::records::{Deleted, Header};
 use crate::shard::{keys, read, records};
 use crate::store::SlotRead;
 use crate::store::overlay::View;
 use crate::store::reserve::LOW_SPACE_BYTES;
-use crate::types::{GroupId, Inode, Revision, ShardTime};
+use crate::types::{GroupId, Inode, ShardTime};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -267,7 +267,7 @@ impl Chores {
         if old || header.lanes > SESSION_ROWS_MAX {
             repeat(node, || Chore::ExpireLanes { lanes: ROWS }).await?;
         }
-        trim_changes(node, header).await
+        trim_changes(node).await
     }
 }
 
@@ -301,29 +301,19 @@ async fn expire_versions(node: &Arc<Node>) -> Result<()> {
 }
 
 /// Keeps the change rows of the last day, and at most their bound in bytes.
-async fn trim_changes(node: &Arc<Node>, header: &Header) -> Result<()> {
-    let mut header = header.clone();
+async fn trim_changes(node: &Arc<Node>) -> Result<()> {
     loop {
         let now = node.shard.proposer.time();
-        let first = header.changes_trimmed;
-        let old = look(node, move |view| first_change(view, first)).await?;
-        let aged = old.is_some_and(|(_, time)| now.since(time) > CHANGES_MS);
-        let Some((revision, _)) = old.filter(|_| aged || header.changes_bytes > CHANGES_BYTES)
-        else {
+        let due =
+            move |view: &View| read::changes_due(view, now, CHANGES_MS, CHANGES_BYTES, ROWS);
+        let Some(upto) = look(node, due).await? else {
             return Ok(());
         };
-        let upto = Revision(
-            revision
-                .0
-                .saturating_add(u64::from(ROWS))
-                .min(header.revision.0),
-        );
         node.shard
             .proposer
             .chore(Chore::TrimChanges { upto, rows: ROWS })
             .await?;
         tokio::time::sleep(FOLD_LOOK).await;
-        header = look(node, |view| read::header(view)).await?;
     }
 }
 
@@ -367,23 +357,6 @@ fn oldest_lane(view: &View) -> Result<Option<u64>> {
         Ok(false)
     })?;
     Ok(oldest)
-}
-
-/// The oldest change row behind a revision, and its time.
-fn first_change(view: &View, behind: Revision) -> Result<Option<(Revision, ShardTime)>> {
-    let mut first = None;
-    let table = keys::table(keys::CHANGES);
-    let end = keys::after(&table);
-    view.scan(
-        &keys::change(behind.next()),
-        end.as_deref(),
-        &mut |key, row| {
-            let row: ChangeRow = records::decode(row)?;
-            first = keys::number_at(key, 1).map(|revision| (Revision(revision), row.time));
-            Ok(false)
-        },
-    )?;
-    Ok(first)
 }
 
 /// Makes a new ticket key each day of running, and takes what the root group holds.

@@ -4,9 +4,11 @@
 //! Paths are resolved by the same rules as in `tree`. What is returned are `proto`'s views where
 //! a client sees it as it is.
 
+mod changes;
 mod content;
 mod list;
 
+pub use changes::changes_due;
 pub use content::{ResolvedContent, is_referenced, knows, resolve, versions};
 pub use list::{ListQuery, Listing, deleted, list};
 

@@ -4,7 +4,7 @@ use crate::shard::command::{Chore, Command, Op, Removal};
 use crate::shard::records::Settings;
 use crate::shard::testing::{TestShard, mkdir, path, put, remove, version};
 use crate::shard::{Batch, STATE_MACHINE, apply, apply_bytes, check, keys, read};
-use crate::types::{Inode, Precondition, Revision};
+use crate::types::{Inode, Precondition, Revision, ShardTime};
 
 fn shard() -> TestShard {
     TestShard::new(Settings::default())
@@ -124,6 +124,31 @@ fn change_rows_are_trimmed_in_order() {
     let done = shard.chore(trim(400, 30));
     assert_eq!((done.done, done.more), (2, false));
     assert_eq!(read::header(&shard.slot).unwrap().changes_bytes, 0);
+}
+
+#[test]
+fn only_change_rows_that_are_old_or_too_many_are_due() {
+    let mut shard = shard();
+    for number in 1..=6 {
+        shard.time = 100 * number;
+        shard.mkdir(&format!("/d{number}"));
+    }
+    let due = |shard: &TestShard, now, keep_ms, keep_bytes, rows| {
+        let now = ShardTime(now);
+        let due = read::changes_due(&shard.slot, now, keep_ms, keep_bytes, rows).unwrap();
+        due.map(|revision| revision.0)
+    };
+    let all = read::header(&shard.slot).unwrap().changes_bytes;
+    assert_eq!(due(&shard, 600, 500, all, 10), None);
+    assert_eq!(due(&shard, 801, 500, all, 10), Some(3));
+    assert_eq!(due(&shard, 801, 500, all, 2), Some(2));
+    assert_eq!(due(&shard, 600, 500, all - 1, 10), Some(1));
+    assert_eq!(due(&shard, 701, 500, all / 2 + 10, 10), Some(3));
+    assert_eq!(due(&shard, 601, 500, 0, 10), Some(6));
+    let upto = Revision(3);
+    shard.chore(Chore::TrimChanges { upto, rows: 10 });
+    assert_eq!(due(&shard, 801, 500, all, 10), None);
+    assert_eq!(due(&shard, 901, 500, all, 10), Some(4));
 }
 
 #[test]
