@@ -58,10 +58,35 @@ pub(crate) struct ManifestBuilder {
     hash: WholeHash,
 }
 
-enum WholeHash {
+/// The hash of a whole file from its chunks in order.
+pub(crate) enum WholeHash {
     Tree(TreeHash),
     /// Chunks that are no subtrees: their bytes are hashed in order.
     InOrder(Box<blake3::Hasher>),
+}
+
+impl WholeHash {
+    pub(crate) fn new(chunk_bytes: u64) -> Self {
+        match is_subtree_size(chunk_bytes) {
+            true => WholeHash::Tree(TreeHash::default()),
+            false => WholeHash::InOrder(Box::default()),
+        }
+    }
+
+    /// The next chunk. Its bytes count only where it has no subtree value.
+    pub(crate) fn add(&mut self, part: &PartHash, bytes: &[u8]) {
+        match self {
+            WholeHash::Tree(tree) => tree.push(part),
+            WholeHash::InOrder(hasher) => drop(hasher.update(bytes)),
+        }
+    }
+
+    pub(crate) fn finish(self) -> ChunkHash {
+        match self {
+            WholeHash::Tree(tree) => tree.finish(),
+            WholeHash::InOrder(hasher) => ChunkHash(*hasher.finalize().as_bytes()),
+        }
+    }
 }
 
 /// What a commit needs.
@@ -81,11 +106,7 @@ impl ManifestBuilder {
             pages: 0,
             chunks: 0,
             size: 0,
-            hash: if is_subtree_size(chunk_bytes) {
-                WholeHash::Tree(TreeHash::default())
-            } else {
-                WholeHash::InOrder(Box::default())
-            },
+            hash: WholeHash::new(chunk_bytes),
         }
     }
 
@@ -107,10 +128,7 @@ impl ManifestBuilder {
         if self.pages >= MANIFEST_PAGES_MAX {
             return Err(Error::usage("the file is too large for its chunk size"));
         }
-        match &mut self.hash {
-            WholeHash::Tree(tree) => tree.push(part),
-            WholeHash::InOrder(hasher) => drop(hasher.update(bytes)),
-        }
+        self.hash.add(part, bytes);
         self.chunks += 1;
         self.size += u64::from(len);
         let hash = part.hash;
@@ -128,10 +146,7 @@ impl ManifestBuilder {
             size: self.size,
             chunks: self.chunks,
             tail: self.page,
-            hash: match self.hash {
-                WholeHash::Tree(tree) => tree.finish(),
-                WholeHash::InOrder(hasher) => ChunkHash(*hasher.finalize().as_bytes()),
-            },
+            hash: self.hash.finish(),
         }
     }
 }

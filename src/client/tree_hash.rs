@@ -41,6 +41,46 @@ impl PartHash {
     }
 }
 
+/// Hashes one part as its bytes come.
+#[derive(Debug)]
+pub(crate) struct PartHasher {
+    own: Hasher,
+    /// Its value in the tree of the whole file, where that is wanted.
+    subtree: Option<Hasher>,
+}
+
+impl PartHasher {
+    /// `tree`: the part's offset in its file and the size of parts; `None`: only its own hash is
+    /// wanted.
+    pub(crate) fn new(tree: Option<(u64, u64)>) -> Self {
+        let tree = tree.filter(|(_, part_bytes)| is_subtree_size(*part_bytes));
+        PartHasher {
+            own: Hasher::new(),
+            subtree: tree.map(|(offset, _)| {
+                let mut hasher = Hasher::new();
+                hasher.set_input_offset(offset);
+                hasher
+            }),
+        }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.own.update(bytes);
+        if let Some(subtree) = &mut self.subtree {
+            subtree.update(bytes);
+        }
+    }
+
+    /// The hashes of what came.
+    pub(crate) fn finish(&self) -> PartHash {
+        let subtree = self.subtree.as_ref().filter(|hasher| hasher.count() > 0);
+        PartHash {
+            hash: ChunkHash(*self.own.finalize().as_bytes()),
+            subtree: subtree.map(Hasher::finalize_non_root),
+        }
+    }
+}
+
 /// Takes the parts of one file in order.
 ///
 /// Invariant: after n parts, `waiting` holds one value for each set bit of n, or fewer merges
@@ -126,6 +166,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_part_hashed_as_it_comes_has_the_same_hashes() {
+        let data = bytes(5_000);
+        for (offset, part_bytes) in [(0, 8_192), (16_384, 8_192), (9_000, 3_000)] {
+            let mut hasher = PartHasher::new(Some((offset, part_bytes)));
+            data.chunks(700).for_each(|piece| hasher.update(piece));
+            assert_eq!(hasher.finish(), PartHash::of(&data, offset, part_bytes));
+        }
+        let mut hasher = PartHasher::new(None);
+        hasher.update(&data);
+        assert_eq!(hasher.finish().hash, ChunkHash::of(&data));
+        assert_eq!(PartHasher::new(Some((0, 8_192))).finish().subtree, None);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use super::content::Content;
 use super::fetch::Sink;
 use super::get::report_of;
+use super::whole::check;
 use crate::client::core::Client;
-use crate::client::manifest::Want;
+use crate::client::manifest::{Want, WholeHash};
 use crate::client::options::GetOptions;
 use crate::client::progress::Progress;
 use crate::client::report::GetReport;
+use crate::client::tree_hash::PartHash;
 use crate::client::window::Window;
 use crate::error::{Error, Result};
 use crate::proto::Ticket;
@@ -21,6 +23,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 impl Client {
     /// A remote file (or a range of it) in order to a writer. A chunk is written only after it
     /// was verified; memory is bounded by the window.
+    ///
+    /// # Errors
+    /// `corrupt`, after the last byte, when the chunks of a whole file are not those it has.
     pub async fn cat(
         &self,
         path: &DfsPath,
@@ -40,13 +45,23 @@ impl Client {
             progress.advance(bytes);
         } else {
             let chunk_bytes = content.shape.map_or(1, |shape| shape.chunk_bytes);
+            let whole = bytes == content.size();
+            let tree_of = whole.then_some(chunk_bytes);
+            let mut hash = WholeHash::new(chunk_bytes);
             let mut chunks = content
                 .wants(range)
-                .map(|want| self.chunk_in_memory(want, progress))
+                .map(|want| self.chunk_in_memory(want, tree_of, progress))
                 .buffered(Window::new(options.window_bytes).pieces(chunk_bytes))
                 .boxed();
-            while let Some(chunk) = chunks.try_next().await.map_err(|e| e.at(path))? {
+            while let Some((part, chunk)) = chunks.try_next().await.map_err(|e| e.at(path))? {
                 to.write_all(&chunk).await.map_err(|e| output(&e))?;
+                if whole {
+                    hash.add(&part, &chunk);
+                }
+            }
+            drop(chunks);
+            if whole {
+                check(hash.finish(), content.file.attrs.hash).map_err(|e| e.at(path))?;
             }
         }
         to.flush().await.map_err(|e| output(&e))?;
@@ -57,14 +72,16 @@ impl Client {
     fn chunk_in_memory<'a>(
         &'a self,
         want: Result<(Want, Arc<Ticket>)>,
+        tree_of: Option<u64>,
         progress: &'a dyn Progress,
-    ) -> BoxFuture<'a, Result<Bytes>> {
+    ) -> BoxFuture<'a, Result<(PartHash, Bytes)>> {
         async move {
             let (want, ticket) = want?;
-            let mut sink = Sink::memory();
+            let tree = tree_of.map(|chunk_bytes| (want.offset, chunk_bytes));
+            let mut sink = Sink::memory(tree);
             let moved = |bytes| progress.advance(bytes);
-            self.fetch(&ticket, &want, &mut sink, &moved).await?;
-            Ok(sink.into_bytes())
+            let part = self.fetch(&ticket, &want, &mut sink, &moved).await?;
+            Ok((part, sink.into_bytes()))
         }
         .boxed()
     }

@@ -4,13 +4,13 @@ use crate::client::core::{Client, is_passing, odd, shown};
 use crate::client::link::Live;
 use crate::client::manifest::Want;
 use crate::client::retry::Retry;
+use crate::client::tree_hash::{PartHash, PartHasher};
 use crate::client::upload::within;
 use crate::codec;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::limits::MIB;
 use crate::proto::{Answer, Call, Ticket};
-use crate::types::ChunkHash;
 use bytes::{Bytes, BytesMut};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -32,13 +32,17 @@ const CORRUPT_MAX: u32 = 3;
 
 /// Where a chunk's bytes go. What was taken is worth nothing until `end` said so.
 pub(super) enum Sink {
-    Memory(BytesMut),
+    Memory {
+        bytes: BytesMut,
+        tree: Option<(u64, u64)>,
+    },
     File {
         file: Arc<File>,
         /// Where the wanted bytes begin in the file.
         offset: u64,
         written: u64,
-        hasher: Box<blake3::Hasher>,
+        hasher: Box<PartHasher>,
+        tree: Option<(u64, u64)>,
         pending: Vec<Bytes>,
         pending_bytes: usize,
         /// What is pending, in one piece: packets bring a few KiB at a time, which neither the
@@ -48,16 +52,20 @@ pub(super) enum Sink {
 }
 
 impl Sink {
-    pub(super) fn memory() -> Sink {
-        Sink::Memory(BytesMut::new())
+    /// `tree` as for [`PartHasher::new`].
+    pub(super) fn memory(tree: Option<(u64, u64)>) -> Sink {
+        let bytes = BytesMut::new();
+        Sink::Memory { bytes, tree }
     }
 
-    pub(super) fn file(file: Arc<File>, offset: u64) -> Sink {
+    /// `tree` as for [`PartHasher::new`].
+    pub(super) fn file(file: Arc<File>, offset: u64, tree: Option<(u64, u64)>) -> Sink {
         Sink::File {
             file,
             offset,
             written: 0,
-            hasher: Box::default(),
+            hasher: Box::new(PartHasher::new(tree)),
+            tree,
             pending: Vec::new(),
             pending_bytes: 0,
             whole: Vec::new(),
@@ -67,16 +75,17 @@ impl Sink {
     /// Forgets an attempt that failed.
     fn restart(&mut self) {
         match self {
-            Sink::Memory(bytes) => bytes.clear(),
+            Sink::Memory { bytes, .. } => bytes.clear(),
             Sink::File {
                 written,
                 hasher,
+                tree,
                 pending,
                 pending_bytes,
                 ..
             } => {
                 *written = 0;
-                hasher.reset();
+                **hasher = PartHasher::new(*tree);
                 pending.clear();
                 *pending_bytes = 0;
             }
@@ -85,7 +94,7 @@ impl Sink {
 
     async fn take(&mut self, env: &Env, bytes: Bytes) -> Result<()> {
         match self {
-            Sink::Memory(all) => {
+            Sink::Memory { bytes: all, .. } => {
                 all.extend_from_slice(&bytes);
                 Ok(())
             }
@@ -110,6 +119,7 @@ impl Sink {
             offset,
             written,
             hasher,
+            tree,
             pending,
             pending_bytes,
             whole,
@@ -120,7 +130,8 @@ impl Sink {
         let parts = std::mem::take(pending);
         let bytes = std::mem::take(pending_bytes) as u64;
         let (at, file) = (*offset + *written, Arc::clone(file));
-        let mut hash = std::mem::take(hasher);
+        let idle = Box::new(PartHasher::new(*tree));
+        let mut hash = std::mem::replace(hasher, idle);
         let mut buffer = std::mem::take(whole);
         let flushed = env.run_blocking(move || {
             buffer.clear();
@@ -134,26 +145,30 @@ impl Sink {
         Ok(())
     }
 
-    /// The hash of everything taken.
-    async fn end(&mut self, env: &Env) -> Result<ChunkHash> {
+    /// The hashes of everything taken.
+    async fn end(&mut self, env: &Env) -> Result<PartHash> {
         self.flush(env).await?;
         match self {
-            Sink::Memory(bytes) => {
+            Sink::Memory { bytes, tree } => {
                 let whole = std::mem::take(bytes).freeze();
-                let shared = whole.clone();
-                let hash = env.run_blocking(move || ChunkHash::of(&shared)).await;
+                let (shared, mut hasher) = (whole.clone(), PartHasher::new(*tree));
+                let part = env.run_blocking(move || {
+                    hasher.update(&shared);
+                    hasher.finish()
+                });
+                let part = part.await;
                 // Nobody else holds it any more, so that this copies nothing.
                 *bytes = whole.into();
-                Ok(hash)
+                Ok(part)
             }
-            Sink::File { hasher, .. } => Ok(ChunkHash(*hasher.finalize().as_bytes())),
+            Sink::File { hasher, .. } => Ok(hasher.finish()),
         }
     }
 
     /// The bytes of a memory sink.
     pub(super) fn into_bytes(self) -> Bytes {
         match self {
-            Sink::Memory(bytes) => bytes.freeze(),
+            Sink::Memory { bytes, .. } => bytes.freeze(),
             Sink::File { .. } => Bytes::new(),
         }
     }
@@ -168,7 +183,8 @@ fn local_failure(source: &std::io::Error) -> Error {
 }
 
 impl Client {
-    /// Fetches what is wanted into `sink`; tells `moved` how many more bytes came.
+    /// Fetches what is wanted into `sink`; tells `moved` how many more bytes came. Returns the
+    /// hashes of what came.
     ///
     /// # Errors
     /// `corrupt` when no node gave bytes that match the hash.
@@ -178,7 +194,7 @@ impl Client {
         want: &Want,
         sink: &mut Sink,
         moved: &(dyn Fn(u64) + Sync),
-    ) -> Result<()> {
+    ) -> Result<PartHash> {
         let timeout = self.core.timeout;
         let mut retry = Retry::within(timeout);
         let (mut reported, mut corrupt) = (0, 0);
@@ -210,7 +226,7 @@ impl Client {
                 Err(error) => Err(error),
             };
             let cause = match attempt {
-                Ok(()) => return Ok(()),
+                Ok(part) => return Ok(part),
                 Err(error) if is_passing(&error) => error,
                 Err(error) if error.code == Code::Corrupt && corrupt < CORRUPT_MAX => {
                     corrupt += 1;
@@ -245,7 +261,7 @@ impl Client {
         step: u32,
         sink: &mut Sink,
         tell: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<()> {
+    ) -> Result<PartHash> {
         let mut done = 0;
         while done < want.len {
             let len = step.min(want.len - done);
@@ -262,15 +278,15 @@ impl Client {
                 .await?;
             done += len;
         }
-        let hash = sink.end(&self.core.env).await?;
-        if want.is_whole() && hash != want.location.hash {
+        let part = sink.end(&self.core.env).await?;
+        if want.is_whole() && part.hash != want.location.hash {
             return Err(Error::corrupt(format!(
                 "chunk {} came with other bytes from {}",
                 want.location.hash, live.address
             ))
             .hint("run `dfs fsck` on the file"));
         }
-        Ok(())
+        Ok(part)
     }
 
     async fn fetch_part(

@@ -3,15 +3,17 @@
 use super::content::Content;
 use super::fetch::Sink;
 use super::part::{Identity, PartFile, check_target, write_small};
+use super::whole::{WholeFile, check};
 use crate::client::core::Client;
 use crate::client::manifest::Want;
 use crate::client::options::GetOptions;
 use crate::client::progress::Progress;
 use crate::client::report::GetReport;
+use crate::client::tree_hash::{PartHash, is_subtree_size};
 use crate::client::window::Window;
 use crate::error::{Error, Result};
 use crate::proto::Ticket;
-use crate::types::DfsPath;
+use crate::types::{ChunkHash, DfsPath};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use std::ops::Range;
@@ -35,7 +37,7 @@ impl Client {
     ///
     /// # Errors
     /// `exists` when `local` exists and `force` is not given; `usage` naming the size for a range
-    /// beyond the end.
+    /// beyond the end; `corrupt` when the chunks of a whole file are not those it has.
     pub async fn get_file(
         &self,
         path: &DfsPath,
@@ -88,11 +90,18 @@ impl Client {
             progress,
             kept_bytes: AtomicU64::new(0),
         };
-        report.kept_bytes = fetch.run().await.map_err(|e| e.at(path))?;
+        let found = fetch.run().await.map_err(|e| e.at(path))?;
+        report.kept_bytes = fetch.kept_bytes.into_inner();
         report.fetched_bytes = bytes - report.kept_bytes;
         let part = Arc::try_unwrap(fetch.part);
         let part =
             part.map_err(|_| Error::failed("a write to the local file is still under way"))?;
+        if let Some(found) = found
+            && let Err(error) = check(found, content.file.attrs.hash)
+        {
+            env.run_blocking(move || part.discard()).await;
+            return Err(error.at(path));
+        }
         env.run_blocking(move || part.finish(mode, force)).await?;
         Ok(report)
     }
@@ -125,51 +134,77 @@ impl Client {
 }
 
 impl Fetch<'_> {
-    /// Fetches everything; the bytes that were there already.
-    async fn run(&self) -> Result<u64> {
-        let chunk_bytes = self.content.shape.map_or(1, |shape| shape.chunk_bytes);
+    /// Fetches everything. The hash of the file, if all of it was wanted.
+    async fn run(&self) -> Result<Option<ChunkHash>> {
+        let chunk_bytes = self.chunk_bytes();
+        let mut whole = (self.is_whole() && is_subtree_size(chunk_bytes)).then(WholeFile::default);
         let mut wants = self
             .content
             .wants(self.range.clone())
             .map(|want| self.one(want))
             .buffer_unordered(self.window.pieces(chunk_bytes))
             .boxed();
-        while wants.try_next().await?.is_some() {}
+        while let Some((index, part)) = wants.try_next().await? {
+            if let Some(whole) = &mut whole {
+                whole.add(index, part);
+            }
+        }
         drop(wants);
-        Ok(self.kept_bytes.load(Ordering::Relaxed))
+        match whole {
+            Some(whole) => Ok(Some(whole.finish())),
+            None if self.is_whole() => {
+                let part = Arc::clone(&self.part);
+                let env = &self.content.client.core.env;
+                Ok(Some(env.run_blocking(move || part.hash()).await?))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.range == (0..self.content.size())
+    }
+
+    fn chunk_bytes(&self) -> u64 {
+        self.content.shape.map_or(1, |shape| shape.chunk_bytes)
     }
 
     /// Boxed: the compiler cannot see through the stream otherwise that it may move between
     /// threads.
-    fn one(&self, want: Result<(Want, Arc<Ticket>)>) -> BoxFuture<'_, Result<()>> {
+    fn one(&self, want: Result<(Want, Arc<Ticket>)>) -> BoxFuture<'_, Result<(u64, PartHash)>> {
         async move {
             let (want, ticket) = want?;
-            self.fetch_one(want, &ticket).await
+            let part = self.fetch_one(want, &ticket).await?;
+            Ok((want.index, part))
         }
         .boxed()
     }
 
-    async fn fetch_one(&self, want: Want, ticket: &Ticket) -> Result<()> {
+    async fn fetch_one(&self, want: Want, ticket: &Ticket) -> Result<PartHash> {
         let len = u64::from(want.len);
         let _permit = self.window.take(len).await;
         let client = self.content.client;
         let env = &client.core.env;
         let at = want.offset - self.range.start;
+        let chunk_bytes = self.chunk_bytes();
         if want.is_whole() {
             let part = Arc::clone(&self.part);
+            let hash = want.location.hash;
             let held =
-                env.run_blocking(move || part.holds(want.index, at, want.len, &want.location.hash));
-            if held.await {
+                env.run_blocking(move || part.held(want.index, at, want.len, chunk_bytes, &hash));
+            if let Some(part) = held.await {
                 self.kept_bytes.fetch_add(len, Ordering::Relaxed);
                 self.progress.advance(len);
-                return Ok(());
+                return Ok(part);
             }
         }
-        let mut sink = Sink::file(Arc::clone(&self.part.file), at);
+        let tree = self.is_whole().then_some((want.offset, chunk_bytes));
+        let mut sink = Sink::file(Arc::clone(&self.part.file), at, tree);
         let moved = |bytes| self.progress.advance(bytes);
-        client.fetch(ticket, &want, &mut sink, &moved).await?;
+        let fetched = client.fetch(ticket, &want, &mut sink, &moved).await?;
         let part = Arc::clone(&self.part);
-        env.run_blocking(move || part.mark(want.index)).await
+        env.run_blocking(move || part.mark(want.index)).await?;
+        Ok(fetched)
     }
 }
 

@@ -7,7 +7,8 @@
 //! ```
 //! # What is verified
 //! A chunk fetched whole counts only if its BLAKE3 is the one in the manifest; so does inline
-//! content. Of a range that does not cover a chunk wholly, the node has verified the chunk before
+//! content. A whole file counts only if its chunks together have its own BLAKE3: each may be
+//! genuine and still be at a wrong place. Of a range that does not cover a chunk wholly, the node has verified the chunk before
 //! it sent the part, and TLS brought it here; the client cannot check more.
 //!
 //! # What is durable
@@ -19,3 +20,4 @@ mod fetch;
 mod get;
 mod part;
 mod tree;
+mod whole;

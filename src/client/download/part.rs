@@ -8,19 +8,24 @@
 //! Nothing is synced and nothing is believed: a chunk said to be there is hashed again.
 //! Blocking.
 
+use crate::client::tree_hash::PartHash;
 use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::types::{ChunkHash, ClusterId, DfsPath, FileVersion, Inode};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const HEADER_BYTES: u64 = 8_192;
 /// File systems take names of this many bytes.
 const NAME_BYTES: usize = 255;
+/// Times that a part file is opened anew because another get has just put it in its place.
+const OPENED_MAX: u32 = 8;
+/// Bytes read at once to hash a file.
+const READ_BYTES: usize = 1 << 20;
 const PART: &[u8] = b".dfs-part";
 const STATE: &[u8] = b".state";
 
@@ -59,19 +64,7 @@ impl PartFile {
         };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        let file = options.mode(0o600).open(&part);
-        let file = file.map_err(io("make the file"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(
-                    Error::new(Code::Conflict, "another get is writing this file")
-                        .at(target.display())
-                        .hint("wait until it has ended"),
-                );
-            }
-            Err(std::fs::TryLockError::Error(e)) => return Err(io("lock the file")(e)),
-        }
+        let file = open_locked(target, &part, options.mode(0o600))?;
         let state = match resumable {
             None => {
                 // A state left here by another version must not speak for this part.
@@ -142,20 +135,51 @@ impl PartFile {
         written.map_err(|e| Error::io("write", path, &e))
     }
 
-    /// True if these bytes are there from an earlier run: they are read and hashed.
-    pub(super) fn holds(&self, index: u64, offset: u64, len: u32, hash: &ChunkHash) -> bool {
-        let (Some((state, _)), Some(at)) = (&self.state, HEADER_BYTES.checked_add(index)) else {
-            return false;
-        };
+    /// The hashes of these bytes if they are there from an earlier run: they are read and hashed.
+    /// Whole files only, so that `offset` is that in the file too.
+    pub(super) fn held(
+        &self,
+        index: u64,
+        offset: u64,
+        len: u32,
+        chunk_bytes: u64,
+        hash: &ChunkHash,
+    ) -> Option<PartHash> {
+        let (state, _) = self.state.as_ref()?;
         let mut mark = [0];
-        if state.read_exact_at(&mut mark, at).is_err() || mark != [1] {
-            return false;
+        let at = HEADER_BYTES.checked_add(index)?;
+        state.read_exact_at(&mut mark, at).ok()?;
+        if mark != [1] {
+            return None;
         }
-        let Ok(len) = usize::try_from(len) else {
-            return false;
-        };
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, offset).is_ok() && ChunkHash::of(&bytes) == *hash
+        let mut bytes = vec![0; usize::try_from(len).ok()?];
+        self.file.read_exact_at(&mut bytes, offset).ok()?;
+        let part = PartHash::of(&bytes, offset, chunk_bytes);
+        (part.hash == *hash).then_some(part)
+    }
+
+    /// The hash of all bytes, read again.
+    pub(super) fn hash(&self) -> Result<ChunkHash> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; READ_BYTES];
+        let mut at = 0;
+        loop {
+            let read = self.file.read_at(&mut buffer, at);
+            match read.map_err(|e| Error::io("read it", &self.part, &e))? {
+                0 => return Ok(ChunkHash(*hasher.finalize().as_bytes())),
+                read => {
+                    hasher.update(&buffer[..read]);
+                    at += read as u64;
+                }
+            }
+        }
+    }
+
+    /// Removes what was written: nothing of it is to be continued.
+    pub(super) fn discard(mut self) {
+        if let Some((_, path)) = self.state.take() {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// Puts the whole file in its place.
@@ -193,6 +217,40 @@ impl Drop for PartFile {
             let _ = std::fs::remove_file(&self.part);
         }
     }
+}
+
+/// Opens or makes the part file and locks it. Who held the lock before may have renamed the file
+/// to its target meanwhile: that one is whole and must not be touched, so the name is opened anew.
+fn open_locked(target: &Path, part: &Path, options: &OpenOptions) -> Result<File> {
+    let io = |verb: &'static str| move |e: std::io::Error| Error::io(verb, part, &e);
+    for _ in 0..OPENED_MAX {
+        let file = options.open(part).map_err(io("make the file"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(in_use(target)),
+            Err(std::fs::TryLockError::Error(e)) => return Err(io("lock the file")(e)),
+        }
+        if is_at(&file, part).map_err(io("look at the file"))? {
+            return Ok(file);
+        }
+    }
+    Err(in_use(target))
+}
+
+/// True if the path still leads to the open file.
+fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
+    let open = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (open.dev(), open.ino())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn in_use(target: &Path) -> Error {
+    Error::new(Code::Conflict, "another get is writing this file")
+        .at(target.display())
+        .hint("wait until it has ended")
 }
 
 /// Writes a small file in one go.
@@ -301,13 +359,14 @@ mod tests {
 
         let hash = ChunkHash::of(b"0123456789");
         let part = PartFile::open(&target, 30, Some(&identity(1))).unwrap();
-        assert!(part.holds(1, 10, 10, &hash));
-        assert!(!part.holds(2, 20, 10, &hash), "marked but not these bytes");
-        assert!(!part.holds(0, 0, 10, &hash), "not marked");
+        assert!(part.held(1, 10, 10, 10, &hash).is_some());
+        let other = part.held(2, 20, 10, 10, &hash);
+        assert!(other.is_none(), "marked but not these bytes");
+        assert!(part.held(0, 0, 10, 10, &hash).is_none(), "not marked");
         drop(part);
 
         let part = PartFile::open(&target, 30, Some(&identity(2))).unwrap();
-        assert!(!part.holds(1, 10, 10, &hash), "another version");
+        assert!(part.held(1, 10, 10, 10, &hash).is_none(), "another version");
         part.finish(0o640, false).unwrap();
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
         assert_eq!(names.len(), 1, "{names:?}");
@@ -324,6 +383,47 @@ mod tests {
         assert_eq!(second.err().unwrap().code, Code::Conflict);
         drop(first);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_was_put_in_its_place_meanwhile_is_not_taken_for_the_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("f");
+        let (part, _) = names(&target).unwrap();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        // Opened by a second get while the first one holds it, then renamed to its place.
+        let opened = options.open(&part).unwrap();
+        assert!(is_at(&opened, &part).unwrap());
+        std::fs::rename(&part, &target).unwrap();
+        assert!(!is_at(&opened, &part).unwrap(), "gone from there");
+        let fresh = open_locked(&target, &part, &options).unwrap();
+        assert!(!is_at(&opened, &part).unwrap(), "another one is there");
+        assert!(is_at(&fresh, &part).unwrap());
+    }
+
+    #[test]
+    fn two_gets_of_one_target_never_touch_a_finished_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("f");
+        let writer = |byte: u8| {
+            let target = target.clone();
+            move || {
+                for _ in 0..300 {
+                    // The other may hold it; its file must be whole whenever it is there.
+                    let _ = write_small(&target, &[byte; 64], 0o644, true);
+                    let seen = std::fs::read(&target).unwrap_or(vec![byte; 64]);
+                    assert!(
+                        seen.len() == 64 && seen.iter().all(|b| *b == seen[0]),
+                        "{seen:?}"
+                    );
+                }
+            }
+        };
+        let threads = [std::thread::spawn(writer(1)), std::thread::spawn(writer(2))];
+        for thread in threads {
+            thread.join().unwrap();
+        }
     }
 
     #[test]
