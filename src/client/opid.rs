@@ -2,8 +2,10 @@
 //!
 //! An automatic name is where the request travelled: `SESSION-LANE-SEQ`. A given one (`--op-id`)
 //! is hashed into a session of its own for each step of the verb, lane 0, sequence 1, so that
-//! whoever sends the same id with the same request gets the first answer.
+//! whoever sends the same id with the same request gets the first answer. An automatic name may
+//! be given too: it is the same request again, where it travelled before.
 
+use crate::error::{Error, Result};
 use crate::types::{Lane, OpSeq, SessionId, UploadId};
 use std::fmt;
 
@@ -36,6 +38,26 @@ impl OpId {
         })
     }
 
+    /// Where one step under a given id travels: an automatic name is a place already.
+    ///
+    /// # Errors
+    /// `usage` for a step of an automatic name, which stands for one request only.
+    pub(crate) fn named(text: &str, step: &str) -> Result<OpId> {
+        // Several items of one command are told apart by a number behind a point.
+        let (whole, part) = match text.rsplit_once('.') {
+            Some((whole, number)) if number.bytes().all(|b| b.is_ascii_digit()) => (whole, true),
+            _ => (text, false),
+        };
+        match Self::parse(whole) {
+            None => Ok(Self::given(text, step)),
+            Some(id) if step.is_empty() && !part => Ok(id),
+            Some(_) => Err(Error::usage(format!(
+                "the operation id {whole} stands for one request (several are needed)"
+            ))
+            .hint("give an id of your own")),
+        }
+    }
+
     /// What a user may type: the automatic form, or any text that was given.
     pub(crate) fn from_user(text: &str) -> OpId {
         Self::parse(text).unwrap_or_else(|| Self::given(text, ""))
@@ -49,8 +71,12 @@ impl fmt::Display for OpId {
 }
 
 /// The upload of a put under a given id: the same each time, so that its reservation is too.
-pub(crate) fn given_upload(id: &str, step: &str) -> UploadId {
-    UploadId(derive("upload", id, step))
+/// `given_up`: how many uploads of that put were given up before.
+pub(crate) fn given_upload(id: &str, step: &str, given_up: u32) -> UploadId {
+    match given_up {
+        0 => UploadId(derive("upload", id, step)),
+        again => UploadId(derive(&format!("upload {again}"), id, step)),
+    }
 }
 
 fn derive(purpose: &str, id: &str, step: &str) -> [u8; 16] {
@@ -68,6 +94,7 @@ fn derive(purpose: &str, id: &str, step: &str) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
 
     #[test]
     fn text_goes_both_ways() {
@@ -90,8 +117,23 @@ mod tests {
         assert_ne!(OpId::given("xy", ""), OpId::given("x", "y"));
         assert_ne!(
             OpId::given("x", "").session.0,
-            given_upload("x", "").0,
+            given_upload("x", "", 0).0,
             "purposes are apart"
         );
+        assert_ne!(given_upload("x", "", 0), given_upload("x", "", 1));
+    }
+
+    #[test]
+    fn an_automatic_name_is_the_place_where_it_travelled() {
+        let id = OpId {
+            session: SessionId([0xab; 16]),
+            lane: Lane(6),
+            seq: OpSeq(9),
+        };
+        assert_eq!(OpId::named(&id.to_string(), "").unwrap(), id);
+        assert_eq!(OpId::named("x.1", "/a").unwrap(), OpId::given("x.1", "/a"));
+        for (text, step) in [(id.to_string(), "/a"), (format!("{id}.0"), "")] {
+            assert_eq!(OpId::named(&text, step).unwrap_err().code, Code::Usage);
+        }
     }
 }

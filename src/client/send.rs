@@ -66,9 +66,15 @@ impl Client {
         }
         match ids {
             OpIds::Automatic => self.send_on_a_lane(shard, ops).await,
-            OpIds::Given(id) => {
-                let id = OpId::given(id, step);
-                let request = request(id, self.shard_time(shard).await?, ops);
+            OpIds::Given(text) => {
+                let id = OpId::named(text, step)?;
+                let met = match OpId::parse(text) {
+                    // The session that it is of met the shard we do not know when: if the shard
+                    // may have forgotten it, it must say so and not execute it again.
+                    Some(_) => ShardTime(0),
+                    None => self.shard_time(shard).await?,
+                };
+                let request = request(id, met, ops);
                 let answered = self.send_request(shard, &request).await?;
                 let Answered {
                     outcomes, tickets, ..
@@ -153,7 +159,9 @@ impl Client {
                     error
                 }
             };
-            sendings = sendings.saturating_add(1);
+            // A node that is busy, or is not the one to ask, has not looked at it.
+            let looked_at = cause.may_have_happened || !cause.code.is_retryable();
+            sendings = sendings.saturating_add(u32::from(looked_at));
             let last = match is_passing(&cause) {
                 true => retry.pause(&*self.core.env.rng, cause).await,
                 false => Err(cause),

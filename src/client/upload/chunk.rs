@@ -8,10 +8,11 @@ use crate::client::wire::Bulk;
 use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::limits::MIB;
-use crate::proto::{Answer, Call};
+use crate::proto::{Answer, Call, Ticket};
 use crate::types::{ChunkHash, GroupId, Precondition};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Bytes handed to the stream at once: what progress and stalls are measured by.
@@ -51,14 +52,40 @@ impl Begun<'_> {
                 Err(error) => tracing::debug!(%error, %hash, "a chunk could not be pinned"),
             }
         }
+        let told = AtomicU64::new(0);
+        let first = |more| {
+            told.fetch_add(more, Ordering::Relaxed);
+            moved(more);
+        };
+        match self.send(&ticket, hash, bytes.clone(), &first).await {
+            Err(error) if error.code == Code::Denied => {}
+            sent => return sent.map(|()| true),
+        }
+        // Tickets last as long as their key: an upload may take longer.
+        let fresh = self.ticket_after(&ticket).await?;
+        let rest = |more: u64| {
+            let before = told.load(Ordering::Relaxed).min(more);
+            told.fetch_sub(before, Ordering::Relaxed);
+            moved(more - before);
+        };
+        self.send(&fresh, hash, bytes, &rest).await?;
+        Ok(true)
+    }
+
+    async fn send(
+        &self,
+        ticket: &Ticket,
+        hash: ChunkHash,
+        bytes: Bytes,
+        moved: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
         let len = u32::try_from(bytes.len()).map_err(|_| Error::failed("a chunk over 4 GiB"))?;
         let call = Call::PutChunk {
             ticket: ticket.clone(),
             hash,
             len,
         };
-        self.client.put_chunk(&call, bytes, moved).await?;
-        Ok(true)
+        self.client.put_chunk(&call, bytes, moved).await
     }
 
     /// The proof that this user references the chunk already, if that is so.

@@ -30,32 +30,19 @@ impl Client {
         progress: &dyn Progress,
         resume: Option<Resume>,
     ) -> Result<PutReport> {
-        let file = match &source {
-            Source::File(file) => Some(Arc::clone(file)),
-            _ => None,
-        };
-        let (begun, resume) = self.begin(target, resume, progress).await?;
-        let done = async {
-            if let Some(file) = &file
-                && file.print.size > size_max(begun.chunk_bytes)
-            {
-                return Err(Error::usage("the file is too large for its chunk size"));
-            }
-            let transfer = Transfer {
-                begun: &begun,
-                window,
-                progress,
-                resume: resume.as_ref(),
-            };
-            let (manifest, moved) = transfer.run(source).await?;
-            if let Some(file) = file {
-                let checked = self.core.env.run_blocking(move || file.check_unchanged());
-                checked.await?;
-            }
-            let sent = begun.commit(&manifest).await?;
-            report(target, sent, &manifest, &moved)
-        };
-        let done = done.await;
+        let (mut begun, mut resume) = self.begin(target, resume, progress).await?;
+        let again = source.again();
+        let parts = (window, progress);
+        let mut done = self.fill(&begun, source, parts, resume.as_ref()).await;
+        if begun.is_foreign()
+            && let Some(source) = again
+        {
+            // Another run has used this reservation for another content.
+            begun.abort().await;
+            progress.note(&format!("{}: begins anew", target.path));
+            (begun, resume) = self.begin_anew(target, resume, 1, progress).await?;
+            done = self.fill(&begun, source, parts, resume.as_ref()).await;
+        }
         let goes_on = resume.is_some();
         self.end(&begun, resume, &done).await;
         done.map_err(|error| {
@@ -66,6 +53,41 @@ impl Client {
         })
     }
 
+    /// Moves the content under a reservation, which is kept meanwhile, and commits it.
+    async fn fill(
+        &self,
+        begun: &Begun<'_>,
+        source: Source<'_>,
+        (window, progress): (&Window, &dyn Progress),
+        resume: Option<&Arc<ResumeState>>,
+    ) -> Result<PutReport> {
+        let file = match &source {
+            Source::File(file) => Some(Arc::clone(file)),
+            _ => None,
+        };
+        if let Some(file) = &file
+            && file.print.size > size_max(begun.chunk_bytes)
+        {
+            return Err(Error::usage("the file is too large for its chunk size"));
+        }
+        let transfer = Transfer {
+            begun,
+            window,
+            progress,
+            resume,
+        };
+        let (manifest, moved) = tokio::select! {
+            done = transfer.run(source) => done?,
+            never = begun.keep() => match never {},
+        };
+        if let Some(file) = file {
+            let checked = self.core.env.run_blocking(move || file.check_unchanged());
+            checked.await?;
+        }
+        let sent = begun.commit(&manifest).await?;
+        report(begun.target, sent, &manifest, &moved)
+    }
+
     /// Takes an interrupted upload up again, or begins a new one.
     async fn begin<'a>(
         &'a self,
@@ -74,7 +96,7 @@ impl Client {
         progress: &dyn Progress,
     ) -> Result<(Begun<'a>, Option<Arc<ResumeState>>)> {
         let Some(Resume { state, found }) = resume else {
-            return Ok((Begun::reserve(self, target).await?, None));
+            return Ok((Begun::reserve(self, target, 0).await?, None));
         };
         let fits = found.filter(|header| {
             header.precondition == target.precondition && header.mode == target.mode
@@ -90,7 +112,20 @@ impl Client {
                 Err(error) => tracing::debug!(%error, "an interrupted put cannot be continued"),
             }
         }
-        let begun = Begun::reserve(self, target).await?;
+        self.begin_anew(target, Some(state), 0, progress).await
+    }
+
+    async fn begin_anew<'a>(
+        &'a self,
+        target: &'a Target,
+        state: Option<Arc<ResumeState>>,
+        given_up: u32,
+        progress: &dyn Progress,
+    ) -> Result<(Begun<'a>, Option<Arc<ResumeState>>)> {
+        let begun = Begun::reserve(self, target, given_up).await?;
+        let Some(state) = state else {
+            return Ok((begun, None));
+        };
         let header = Header {
             cluster: self.who_am_i().cluster,
             path: target.path.clone(),

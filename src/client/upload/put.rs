@@ -33,13 +33,6 @@ pub(super) struct Target {
     pub(super) step: String,
 }
 
-impl Target {
-    /// The name of a step before the commit.
-    pub(super) fn step(&self, what: &str) -> String {
-        format!("{}#{what}", self.step)
-    }
-}
-
 impl Client {
     /// A whole content from memory.
     pub async fn put_bytes(
@@ -165,7 +158,7 @@ impl Client {
         step: &str,
     ) -> Result<Result<Target, PutReport>> {
         if let OpIds::Given(id) = &options.op {
-            let state = self.op_state(OpId::given(id, step)).await?;
+            let state = self.op_state(OpId::named(id, step)?).await?;
             if let OpState::Applied(outcomes) = state {
                 let first = outcomes.into_iter().next();
                 let done = first.ok_or_else(|| crate::client::core::odd("an outcome"))??;

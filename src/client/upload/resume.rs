@@ -3,11 +3,11 @@
 //! One file for each (cluster, user, remote path, local file in one state), locked while in use:
 //! ```text
 //! 0     length of the header u32 le, header (`codec` bytes)
-//! 8188  manifest pages staged u32 le
 //! 8192  hash of chunk 0, hash of chunk 1, …; 32 bytes each, zeros: not stored yet
 //! ```
 //! Nothing here is synced and nothing is believed: a chunk counts only if its hash is that of
-//! the bytes read now, and the reservation only if the shard still has it. Blocking.
+//! the bytes read now, and the reservation only if the shard still has it. Manifest pages are
+//! handed over again, which compares them. Blocking.
 
 use crate::codec;
 use crate::error::{Error, Result};
@@ -21,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 const HEADER_BYTES: u64 = 8_192;
-const PAGES_AT: u64 = HEADER_BYTES - 4;
 const HASH_BYTES: u64 = 32;
 /// A state file not touched for this long is of an upload that has expired.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -79,7 +78,7 @@ impl ResumeState {
         let mut len = [0; 4];
         self.file.read_exact_at(&mut len, 0).ok()?;
         let len = u64::from(u32::from_le_bytes(len));
-        if len == 0 || len > PAGES_AT - 4 {
+        if len == 0 || len > HEADER_BYTES - 4 {
             return None;
         }
         let mut bytes = vec![0; usize::try_from(len).ok()?];
@@ -91,7 +90,7 @@ impl ResumeState {
     pub(super) fn begin(&self, header: &Header) -> Result<()> {
         let bytes = codec::encode(header);
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        if u64::from(len) > PAGES_AT - 4 {
+        if u64::from(len) > HEADER_BYTES - 4 {
             return Err(Error::failed("the state of an upload is too large").at(&header.path));
         }
         let written = (|| {
@@ -116,20 +115,6 @@ impl ResumeState {
         let mut hash = [0; 32];
         self.file.read_exact_at(&mut hash, place(index)?).ok()?;
         (hash != [0; 32]).then_some(ChunkHash(hash))
-    }
-
-    pub(super) fn set_staged(&self, pages: u32) -> Result<()> {
-        let written = self.file.write_all_at(&pages.to_le_bytes(), PAGES_AT);
-        written.map_err(|e| self.io("write", &e))
-    }
-
-    /// Manifest pages that the shard has acknowledged.
-    pub(super) fn staged(&self) -> u32 {
-        let mut pages = [0; 4];
-        match self.file.read_exact_at(&mut pages, PAGES_AT) {
-            Ok(()) => u32::from_le_bytes(pages),
-            Err(_) => 0,
-        }
     }
 
     /// The upload has ended: there is nothing to continue.
@@ -200,16 +185,14 @@ mod tests {
         assert_eq!(state.header(), None);
         state.begin(&header()).unwrap();
         state.mark(5, &key(5)).unwrap();
-        state.set_staged(2).unwrap();
         drop(state);
 
         let state = ResumeState::open(&dir, &key(1), NOW).unwrap().unwrap();
         assert_eq!(state.header(), Some(header()));
         assert_eq!(state.marked(5), Some(key(5)));
         assert_eq!((state.marked(4), state.marked(6)), (None, None));
-        assert_eq!(state.staged(), 2);
         state.begin(&header()).unwrap();
-        assert_eq!((state.marked(5), state.staged()), (None, 0));
+        assert_eq!(state.marked(5), None);
         state.remove().unwrap();
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
     }
@@ -244,7 +227,7 @@ mod tests {
                 .unwrap()
                 .unwrap();
             assert_eq!(state.header(), None);
-            assert_eq!((state.marked(0), state.staged()), (None, 0));
+            assert_eq!(state.marked(0), None);
         }
     }
 

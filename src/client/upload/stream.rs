@@ -27,6 +27,17 @@ pub(super) enum Source<'a> {
     Pipe(Bytes, Box<dyn AsyncRead + Send + Unpin + 'a>),
 }
 
+impl Source<'_> {
+    /// The same bytes from their beginning; `None` for a pipe, which gives them once.
+    pub(super) fn again<'b>(&self) -> Option<Source<'b>> {
+        match self {
+            Source::File(file) => Some(Source::File(Arc::clone(file))),
+            Source::Memory(bytes) => Some(Source::Memory(bytes.clone())),
+            Source::Pipe(..) => None,
+        }
+    }
+}
+
 /// What moved for an upload.
 #[derive(Debug, Default)]
 pub(super) struct Moved {
@@ -84,23 +95,12 @@ impl Transfer<'_> {
                 false => moved.reused_bytes += u64::from(chunk.len),
             }
             if let Some((page, refs)) = builder.add(&chunk.part, chunk.len, &chunk.bytes)? {
-                self.stage(page, refs).await?;
+                // Also where an earlier run did so: the shard compares, a state file may be of
+                // another content.
+                self.begun.stage(page, refs).await?;
             }
         }
         Ok((builder.finish(), moved))
-    }
-
-    async fn stage(&self, page: u32, refs: Vec<crate::shard::records::ChunkRef>) -> Result<()> {
-        if self.resume.is_some_and(|state| page < state.staged()) {
-            return Ok(());
-        }
-        self.begun.stage(page, refs).await?;
-        if let Some(state) = self.resume {
-            let state = Arc::clone(state);
-            let env = &self.begun.client.core.env;
-            env.run_blocking(move || state.set_staged(page + 1)).await?;
-        }
-        Ok(())
     }
 
     fn loads<'s>(
