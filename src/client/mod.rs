@@ -42,6 +42,8 @@ mod routes;
 mod send;
 mod sessions;
 #[cfg(test)]
+mod exact_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

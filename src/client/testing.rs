@@ -43,6 +43,12 @@ pub(crate) struct Faults {
     pub(crate) damage_at: Option<u32>,
     /// Chunks stored before no more are taken; `None`: no end.
     pub(crate) chunks_until_down: Option<u32>,
+    /// The disk takes no chunk.
+    pub(crate) full: bool,
+    /// Manifests have their first two chunks exchanged.
+    pub(crate) swapped: bool,
+    /// Chunks stored before tickets get a new key and the old ones are refused.
+    pub(crate) chunks_until_new_key: Option<u32>,
 }
 
 /// What happened.
@@ -59,6 +65,7 @@ pub(crate) struct State {
     pub(crate) chunks: HashMap<ChunkHash, Bytes>,
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
+    key_epoch: u64,
 }
 
 /// A cluster of one node.
@@ -90,6 +97,7 @@ impl TestNode {
             chunks: HashMap::new(),
             faults: Faults::default(),
             counts: Counts::default(),
+            key_epoch: 0,
         })))
     }
 
@@ -151,7 +159,10 @@ impl State {
                 pinned,
                 ..
             } => {
-                let found = read::resolve(slot, &path, version, page, pinned)?;
+                let mut found = read::resolve(slot, &path, version, page, pinned)?;
+                if self.faults.swapped {
+                    found.chunks.swap(0, 1);
+                }
                 let location = |chunk: &crate::shard::records::ChunkRef| ChunkLocation {
                     hash: chunk.hash,
                     len: chunk.len,
@@ -159,7 +170,7 @@ impl State {
                 };
                 Answer::Resolved(Resolved {
                     chunks: found.chunks.iter().map(location).collect(),
-                    ticket: Some(ticket(TicketRight::Read {
+                    ticket: Some(self.ticket(TicketRight::Read {
                         inode: found.file.inode,
                         content: ContentId(0),
                     })),
@@ -187,9 +198,19 @@ impl State {
         })
     }
 
+    fn ticket(&self, right: TicketRight) -> Ticket {
+        Ticket {
+            right,
+            user: USER.into(),
+            expires: ShardTime(u64::MAX),
+            key_epoch: self.key_epoch,
+            mac: Mac([0; 16]),
+        }
+    }
+
     fn upload_ticket(&self, parent: Inode, upload: UploadId) -> Result<Answer> {
         match read::upload(&self.shard.slot, parent, upload)? {
-            Some(_) => Ok(Answer::Ticket(ticket(TicketRight::Write { upload }))),
+            Some(_) => Ok(Answer::Ticket(self.ticket(TicketRight::Write { upload }))),
             None => Err(Error::not_found("no such upload")),
         }
     }
@@ -232,16 +253,6 @@ impl State {
             chunk_bytes: CHUNK,
             grace_ms: 0,
         }
-    }
-}
-
-fn ticket(right: TicketRight) -> Ticket {
-    Ticket {
-        right,
-        user: USER.into(),
-        expires: ShardTime(u64::MAX),
-        key_epoch: 0,
-        mac: Mac([0; 16]),
     }
 }
 
@@ -293,7 +304,13 @@ impl TestStream {
     fn reply(&mut self) -> Result<Answer> {
         let mut state = self.node.0.lock();
         match self.call.clone() {
-            Some(Call::PutChunk { hash, len, .. }) => {
+            Some(Call::PutChunk { hash, len, ticket }) => {
+                if ticket.key_epoch != state.key_epoch {
+                    return Err(Error::new(Code::Denied, "the ticket has expired"));
+                }
+                if state.faults.full {
+                    return Err(Error::new(Code::NoSpace, "the disk is full"));
+                }
                 let whole = self.bytes.len() == len as usize;
                 if !whole || ChunkHash::of(&self.bytes) != hash {
                     return Err(Error::corrupt("other bytes than announced"));
@@ -303,6 +320,14 @@ impl TestStream {
                 }
                 if let Some(left) = &mut state.faults.chunks_until_down {
                     *left -= 1;
+                }
+                match &mut state.faults.chunks_until_new_key {
+                    Some(0) => {
+                        state.faults.chunks_until_new_key = None;
+                        state.key_epoch += 1;
+                    }
+                    Some(left) => *left -= 1,
+                    None => {}
                 }
                 state.counts.chunks_put += 1;
                 state.counts.chunk_bytes_put += u64::from(len);

@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 use std::path::Path;
 
 /// Kept for ever, so that a call under way may borrow it.
-fn path(text: &str) -> &'static DfsPath {
+pub(super) fn path(text: &str) -> &'static DfsPath {
     Box::leak(Box::new(DfsPath::parse(text).unwrap()))
 }
 
-fn bytes(len: u64, seed: u64) -> Vec<u8> {
+pub(super) fn bytes(len: u64, seed: u64) -> Vec<u8> {
     let mix = |i: u64| (i ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
     (0..len).map(|i| mix(i) as u8).collect()
 }
@@ -47,12 +47,17 @@ impl Progress for Told {
     }
 }
 
-async fn put(client: &Client, data: &[u8], to: &str, options: &PutOptions) -> Result<PutReport> {
+pub(super) async fn put(
+    client: &Client,
+    data: &[u8],
+    to: &str,
+    options: &PutOptions,
+) -> Result<PutReport> {
     let data = Bytes::copy_from_slice(data);
     client.put_bytes(data, path(to), options).await
 }
 
-async fn cat(client: &Client, from: &str, options: &GetOptions) -> Result<Vec<u8>> {
+pub(super) async fn cat(client: &Client, from: &str, options: &GetOptions) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     client
         .cat(path(from), &mut out, options, &NoProgress)
@@ -60,7 +65,7 @@ async fn cat(client: &Client, from: &str, options: &GetOptions) -> Result<Vec<u8
     Ok(out)
 }
 
-async fn get(client: &Client, from: &str, to: &Path) -> Result<GetReport> {
+pub(super) async fn get(client: &Client, from: &str, to: &Path) -> Result<GetReport> {
     let options = GetOptions {
         window_bytes: 4 * CHUNK,
         ..GetOptions::default()
@@ -155,6 +160,8 @@ async fn a_session_that_the_shard_forgot_is_replaced() {
         let expire = crate::shard::command::Chore::ExpireLanes { lanes: 1_000 };
         state.shard.chore(expire);
     }
+    // A node that is busy has not looked at the request: it counts as sent once still.
+    node.faults(|faults| faults.busy = 2);
     client
         .mkdir(path("/d/b"), 0o755, false, &OpIds::Automatic)
         .await

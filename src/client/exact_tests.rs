@@ -1,0 +1,249 @@
+//! The client against a node in memory: requests that are sent again, files that are not what
+//! they were, uploads that take long.
+
+use super::testing::{CHUNK, INLINE, TestNode};
+use super::tests::{bytes, cat, get, path, put};
+use super::{Client, GetOptions, NoProgress, OpIds, Overwrite, PutOptions};
+use crate::error::{Code, Error};
+use crate::shard::command::{Chore, Removal};
+use crate::shard::testing;
+use crate::types::{ChunkHash, FileVersion, Precondition};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+
+fn given(id: &str) -> PutOptions {
+    PutOptions {
+        op: OpIds::Given(id.into()),
+        ..PutOptions::default()
+    }
+}
+
+/// The identity that the hint of an open outcome names.
+fn named_in(error: &Error) -> String {
+    let hint = error.hint.clone().unwrap();
+    let mut words = hint.split(['`', ' ']);
+    words.rfind(|word| word.contains('-')).unwrap().to_owned()
+}
+
+/// Gives its bytes after another file was put in place of the one that was there.
+struct Meddling<'a> {
+    node: &'a TestNode,
+    data: &'a [u8],
+    done: bool,
+}
+
+impl AsyncRead for Meddling<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if !self.done {
+            self.done = true;
+            let mut state = self.node.0.lock();
+            state.shard.op(testing::remove("/d/f", Removal::File));
+            state.shard.put("/d/f", "theirs", Precondition::Absent);
+        }
+        let len = self.data.len().min(to.remaining());
+        let (now, later) = self.data.split_at(len);
+        to.put_slice(now);
+        self.data = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overwrite_does_not_take_a_file_put_anew_for_the_one_it_read() {
+    let node = TestNode::new();
+    let client = node.client(None).await;
+    for size in [INLINE, 3 * CHUNK] {
+        let first = put(&client, b"mine", "/d/f", &PutOptions::default()).await;
+        assert_eq!(first.unwrap().version, FileVersion(1));
+        let data = bytes(size, 1);
+        let mut reader = Meddling {
+            node: &node,
+            data: &data,
+            done: false,
+        };
+        let options = PutOptions {
+            overwrite: Overwrite::Current,
+            ..PutOptions::default()
+        };
+        let error = client.put_reader(&mut reader, path("/d/f"), &options, &NoProgress);
+        let error = error.await.unwrap_err();
+        assert_eq!(
+            (error.code, error.current_version),
+            (Code::Conflict, Some(1))
+        );
+        let kept = cat(&client, "/d/f", &GetOptions::default()).await.unwrap();
+        assert_eq!(kept, b"theirs");
+        let ids = OpIds::Automatic;
+        let removed = client.remove(path("/d/f"), Removal::File, Precondition::Any, &ids);
+        removed.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_of_another_content_are_not_taken_for_ours() {
+    let node = TestNode::new();
+    let dir = tempfile::tempdir().unwrap();
+    let local = dir.path().join("local");
+    let state = Some(dir.path().join("state"));
+    let old = bytes(1_030 * CHUNK, 1);
+    std::fs::write(&local, &old).unwrap();
+    let modified = std::fs::metadata(&local).unwrap().modified().unwrap();
+    node.faults(|faults| faults.chunks_until_down = Some(1_028));
+    let client = node.client(state.clone()).await;
+    let options = PutOptions {
+        window_bytes: CHUNK,
+        ..PutOptions::default()
+    };
+    let to = path("/d/f");
+    let cut = client.put_file(&local, to, &options, &NoProgress).await;
+    assert_eq!(cut.unwrap_err().code, Code::Unavailable);
+
+    // Another content, and nothing tells it from the old one but its bytes.
+    node.faults(|faults| faults.chunks_until_down = None);
+    let new = bytes(1_030 * CHUNK, 2);
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&local)
+        .unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &new, 0).unwrap();
+    file.set_modified(modified).unwrap();
+    drop(file);
+    let client = node.client(state.clone()).await;
+    let report = client.put_file(&local, to, &options, &NoProgress).await;
+    assert_eq!(report.unwrap().hash, ChunkHash::of(&new));
+    let stored = cat(&client, "/d/f", &GetOptions::default()).await.unwrap();
+    assert!(stored == new);
+    let left = std::fs::read_dir(state.unwrap().join("uploads")).unwrap();
+    assert_eq!(left.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn genuine_chunks_at_wrong_places_are_not_the_file() {
+    let node = TestNode::new();
+    let client = node.client(None).await;
+    let data = bytes(5 * CHUNK + 3, 5);
+    let options = PutOptions::default();
+    put(&client, &data, "/d/f", &options).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("f");
+    node.faults(|faults| faults.swapped = true);
+    let error = get(&client, "/d/f", &out).await.unwrap_err();
+    assert_eq!(error.code, Code::Corrupt);
+    assert_eq!(error.path.as_deref(), Some("/d/f"));
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    let error = cat(&client, "/d/f", &GetOptions::default()).await;
+    assert_eq!(error.unwrap_err().code, Code::Corrupt);
+    node.faults(|faults| faults.swapped = false);
+    get(&client, "/d/f", &out).await.unwrap();
+    assert!(std::fs::read(&out).unwrap() == data);
+}
+
+async fn mkdir(client: &Client, at: &str, ids: &OpIds) -> Result<super::Changed, Error> {
+    client.mkdir(path(at), 0o755, false, ids).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_automatic_name_given_back_is_the_same_request() {
+    let node = TestNode::new();
+    let client = node.client(None).await;
+    node.faults(|faults| faults.lost_replies = u32::MAX);
+    let open = mkdir(&client, "/d/a", &OpIds::Automatic).await.unwrap_err();
+    let id = named_in(&open);
+    node.faults(|faults| faults.lost_replies = 0);
+    let again = node.client(None).await;
+    // Executed anew it would be refused: the directory is there.
+    let ids = OpIds::Given(id.clone());
+    let done = mkdir(&again, "/d/a", &ids).await.unwrap();
+    assert_eq!(done.op_id, id);
+    let other = mkdir(&again, "/d/b", &ids).await.unwrap_err();
+    assert_eq!(other.code, Code::Usage);
+
+    // One that the shard may have forgotten is not executed.
+    {
+        let mut state = node.0.lock();
+        state.shard.time += 2 * crate::limits::SESSION_HORIZON_MS;
+        let tick = state.shard.proposal(Vec::new(), Vec::new());
+        state.shard.command(&tick);
+        state.shard.chore(Chore::ExpireLanes { lanes: 1_000 });
+    }
+    let again = node.client(None).await;
+    let ids = OpIds::Given(id.replace("-1", "-2"));
+    let error = mkdir(&again, "/d/c", &ids).await.unwrap_err();
+    assert_eq!(
+        (error.code, error.may_have_happened),
+        (Code::Unavailable, true)
+    );
+    let gone = again.stat(path("/d/c"), crate::types::ReadLevel::Linearizable);
+    assert!(gone.await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_that_failed_half_way_is_done_under_its_id() {
+    let node = TestNode::new();
+    let client = node.client(None).await;
+    let data = bytes(5 * CHUNK, 1);
+    node.faults(|faults| faults.full = true);
+    let failed = put(&client, &data, "/d/f", &given("job")).await;
+    assert_eq!(failed.unwrap_err().code, Code::NoSpace);
+    node.faults(|faults| faults.full = false);
+    let done = put(&client, &data, "/d/f", &given("job")).await.unwrap();
+    let again = put(&client, &data, "/d/f", &given("job")).await.unwrap();
+    assert_eq!(
+        (done.version, again.version),
+        (FileVersion(1), FileVersion(1))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_goes_on_after_its_ticket_was_refused() {
+    let node = TestNode::new();
+    let client = node.client(None).await;
+    let data = bytes(20 * CHUNK, 1);
+    node.faults(|faults| faults.chunks_until_new_key = Some(7));
+    put(&client, &data, "/d/f", &PutOptions::default())
+        .await
+        .unwrap();
+    let stored = cat(&client, "/d/f", &GetOptions::default()).await.unwrap();
+    assert!(stored == data);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_upload_keeps_its_reservation() {
+    let node = TestNode::new();
+    let client = node.client(None).await;
+    let data = bytes(6 * CHUNK, 1);
+    let (mut writer, mut reader) = tokio::io::duplex(data.len());
+    let write = async {
+        let (first, rest) = data.split_at(2 * CHUNK as usize);
+        writer.write_all(first).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10 * 3_600 + 60)).await;
+        // Ten times in ten hours, and the first time.
+        assert_eq!(node.counts().requests, 11);
+        writer.write_all(rest).await.unwrap();
+        drop(writer);
+    };
+    let options = PutOptions::default();
+    let to = path("/d/f");
+    let (stored, ()) = tokio::join!(
+        client.put_reader(&mut reader, to, &options, &NoProgress),
+        write
+    );
+    assert_eq!(stored.unwrap().hash, ChunkHash::of(&data));
+    let uploads = crate::shard::keys::table(crate::shard::keys::UPLOADS);
+    let state = node.0.lock();
+    assert!(
+        !state
+            .shard
+            .slot
+            .0
+            .keys()
+            .any(|key| key.starts_with(&uploads))
+    );
+}
