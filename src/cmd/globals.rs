@@ -86,7 +86,7 @@ impl Globals {
 /// `--op-id`, taken by every verb that changes something.
 #[derive(Args, Clone, Debug, Default)]
 pub struct OpFlag {
-    /// Identity of the operation: the same one is applied once, whoever sends it again
+    /// Identity of the operation: sent again by the same user within 1 h it is applied once
     #[arg(long, value_name = "ID")]
     pub op_id: Option<String>,
 }
