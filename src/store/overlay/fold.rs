@@ -6,7 +6,6 @@ use super::layer::{Layer, LayerCell};
 use super::replicas::{self, ReplicaRecord};
 use crate::env::{BaseOp, Env};
 use crate::error::{Code, Result};
-use crate::store::fail_stop;
 use crate::store::wal::Wal;
 use std::sync::Arc;
 
@@ -55,7 +54,7 @@ impl MetaStore {
                 Ok(folded)
             }
             Err(error) if error.code == Code::NoSpace => Err(error),
-            Err(error) => fail_stop("metadata", &error),
+            Err(error) => Err(self.fatal(error)),
         }
     }
 

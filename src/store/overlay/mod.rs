@@ -38,8 +38,9 @@ pub use replicas::{ReplicaMark, ReplicaRecord};
 pub use view::View;
 
 use crate::env::MetaBase;
-use crate::error::Result;
-use crate::store::{Change, record};
+use crate::error::{Error, Result};
+use crate::store::wal::OnFatal;
+use crate::store::{Change, fail_stop, record};
 use crate::types::{GroupId, Slot};
 use bytes::{BufMut, Bytes, BytesMut};
 use layer::LayerCell;
@@ -79,6 +80,8 @@ pub struct MetaStore {
     frozen_marks: Mutex<Vec<ReplicaRecord>>,
     /// Held by the one fold that may run.
     folding: tokio::sync::Mutex<()>,
+    /// Ends the process (`store::fail_stop`), except in tests.
+    on_fatal: OnFatal,
 }
 
 struct State {
@@ -106,6 +109,19 @@ impl MetaStore {
     /// # Errors
     /// `corrupt` when a replica record does not fit its checksum.
     pub fn open(base: Arc<dyn MetaBase>, options: FoldOptions) -> Result<Arc<MetaStore>> {
+        Self::open_with(base, options, Arc::new(|what, error| fail_stop(what, error)))
+    }
+
+    /// [`MetaStore::open`], with what is called when a commit of the base failed. If that
+    /// returns, the caller gets the error and the base refuses everything from then on.
+    ///
+    /// # Errors
+    /// As [`MetaStore::open`].
+    pub fn open_with(
+        base: Arc<dyn MetaBase>,
+        options: FoldOptions,
+        on_fatal: OnFatal,
+    ) -> Result<Arc<MetaStore>> {
         let replicas = replicas::load(&*base)?
             .into_iter()
             .map(|record| {
@@ -129,7 +145,14 @@ impl MetaStore {
             views: Arc::default(),
             frozen_marks: Mutex::default(),
             folding: tokio::sync::Mutex::new(()),
+            on_fatal,
         }))
+    }
+
+    /// Ends the process: after a failed commit nobody knows what is durable.
+    fn fatal(&self, error: Error) -> Error {
+        (self.on_fatal)("metadata", &error);
+        error
     }
 
     /// Every replica this node has, as of now.

@@ -197,7 +197,7 @@ impl MetaStore {
         let done = env.run_blocking(move || base.commit(ops)).await;
         match done {
             Err(error) if error.code != crate::error::Code::NoSpace => {
-                crate::store::fail_stop("metadata", &error)
+                Err(self.fatal(error))
             }
             done => done,
         }
