@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use units::{parse_duration, parse_size};
-use values::{count, positive, size_between, value_text};
+use values::{count, positive, size_between, value_text, yes_or_no};
 
 /// Read when the user has no file of their own, and below it.
 const SYSTEM_FILE: &str = "/etc/dfs/dfs.toml";
@@ -84,6 +84,8 @@ pub struct ServerConfig {
     pub fold_bytes: Option<u64>,
     /// `fold_after`: age of the oldest change in memory that starts a fold.
     pub fold_after: Option<Duration>,
+    /// `accept_lost_tail`: start although the log's last batch is damaged.
+    pub accept_lost_tail: Option<bool>,
 }
 
 /// What a node is started with: every setting decided.
@@ -116,6 +118,9 @@ pub struct ServerSettings {
     pub fold_bytes: u64,
     /// Age of the oldest change in memory that starts a fold.
     pub fold_after: Duration,
+    /// Start although the log's last batch is damaged and may have held acknowledged changes:
+    /// they are given up. For one start, not for good.
+    pub accept_lost_tail: bool,
 }
 
 /// One key: its table, its name, and how its text is taken.
@@ -126,7 +131,7 @@ type Key = (
 );
 
 /// All keys there are. Names are unique over both tables, so that the environment needs no table.
-const KEYS: [Key; 18] = [
+const KEYS: [Key; 19] = [
     ("client", "cluster", |c, text| {
         c.client.cluster = addresses(text)?;
         Ok(())
@@ -186,6 +191,9 @@ const KEYS: [Key; 18] = [
     }),
     ("server", "fold_after", |c, text| {
         set(&mut c.server.fold_after, positive(text))
+    }),
+    ("server", "accept_lost_tail", |c, text| {
+        set(&mut c.server.accept_lost_tail, yes_or_no(text))
     }),
 ];
 
@@ -310,6 +318,7 @@ impl ServerConfig {
             upload_ttl: self.upload_ttl.unwrap_or(ms(l::UPLOAD_TTL_MS_DEFAULT)),
             fold_bytes: self.fold_bytes.unwrap_or(l::FOLD_BYTES_DEFAULT as u64),
             fold_after: self.fold_after.unwrap_or(l::FOLD_AFTER),
+            accept_lost_tail: self.accept_lost_tail.unwrap_or(false),
         })
     }
 }

@@ -37,6 +37,9 @@ pub struct Args {
     /// Bytes of chunks the node offers
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     capacity: Option<u64>,
+    /// Start although the end of the log is damaged: changes in it are given up
+    #[arg(long)]
+    accept_lost_tail: bool,
     // Not in the help: scripts written for clusters of several nodes get a clear answer.
     #[arg(long, value_name = "HOST:PORT", hide = true)]
     join: Option<String>,
@@ -94,6 +97,7 @@ fn overlay(args: Args, settings: ServerConfig) -> ServerConfig {
         zone: args.zone.or(settings.zone),
         rack: args.rack.or(settings.rack),
         capacity: args.capacity.or(settings.capacity),
+        accept_lost_tail: args.accept_lost_tail.then_some(true).or(settings.accept_lost_tail),
         ..settings
     }
 }

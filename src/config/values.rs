@@ -90,6 +90,16 @@ pub fn count(text: &str) -> Result<u32> {
     })
 }
 
+/// `yes` or `no`.
+pub fn yes_or_no(text: &str) -> Result<bool> {
+    match text {
+        "yes" | "true" | "1" => Ok(true),
+        "no" | "false" | "0" => Ok(false),
+        _ => Err(Error::usage(format!("bad value `{text}` (neither yes nor no)"))
+            .hint("write \"yes\" or \"no\"")),
+    }
+}
+
 /// Zones and racks are compared and shown: short, without control characters.
 pub fn place(text: &str) -> Result<String> {
     if text.is_empty() || text.len() > 64 || text.contains(|c: char| c.is_control() || c == '/') {

@@ -11,6 +11,7 @@
 
 mod check;
 mod chunk_calls;
+mod core;
 mod group;
 mod machine;
 mod meta_calls;
@@ -21,6 +22,9 @@ mod reader;
 mod serve;
 mod service;
 mod status;
+mod tail;
+#[cfg(test)]
+mod tests;
 mod tickets;
 mod workers;
 

@@ -7,38 +7,24 @@
 //! directory with `DIR/node` is never seeded, and one with stores but neither file is refused:
 //! missing metadata is an error, not a new file system.
 
+use super::core::{ADMIN, Bases, Core, CoreOptions, FirstStart};
 use crate::cluster::{
     ADMIN_DAYS, Authority, CA_DAYS, DirLock, Identity, NODE_DAYS, NodeFiles, NodeMeta, Validity,
 };
 use crate::config::ServerSettings;
 use crate::env::base::LmdbBase;
-use crate::env::{Env, MetaBase, OpenMode};
+use crate::env::{Env, OpenMode};
 use crate::error::{Code, Error, Result};
-use crate::raft::seed_members;
-use crate::root::{self, TicketKey};
-use crate::shard;
 use crate::shard::records::Settings;
-use crate::store::chunks::ChunkStore;
-use crate::store::overlay::{FoldOptions, MetaStore, ReplicaMark, ReplicaRecord};
+use crate::store::overlay::FoldOptions;
 use crate::store::reserve::Reserve;
-use crate::store::starts;
-use crate::store::wal::{LogPosition, Wal};
-use crate::types::{ClusterId, GroupId, LogIndex, NodeId, ReplicaId, Slot, Subject};
+use crate::types::{ClusterId, NodeId, Subject};
 use std::path::Path;
 use std::sync::Arc;
 
 /// Address space of the metadata's and the pack index's maps: sparse, never resized.
 const META_MAP_BYTES: usize = 1 << 40;
 const INDEX_MAP_BYTES: usize = 1 << 38;
-/// Where the groups' records are on the first node.
-const ROOT_SLOT: Slot = Slot(1);
-const SHARD_SLOT: Slot = Slot(2);
-/// A seed counts as the first entry.
-const SEED: LogPosition = LogPosition {
-    term: 0,
-    leader: 0,
-    index: LogIndex(1),
-};
 /// There from before the first byte of a first start until `DIR/node` is written.
 const FIRST_START: &str = "first-start";
 /// What a first start makes before `DIR/node`.
@@ -52,17 +38,11 @@ const MADE: [&str; 8] = [
     "starts.new",
     "reserve",
 ];
-/// The first administrator.
-const ADMIN: &str = "admin";
 
 /// An opened data directory.
 pub(super) struct Opened {
     pub files: NodeFiles,
-    pub start: u64,
-    pub wal: Arc<Wal>,
-    pub store: Arc<MetaStore>,
-    pub chunks: Arc<ChunkStore>,
-    pub reserve: Reserve,
+    pub core: Core,
     /// The first administrator's identity, on the node that made the cluster.
     pub admin: Option<Identity>,
     /// Held as long as the process runs on the directory.
@@ -96,28 +76,25 @@ async fn open_once(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Resu
             (new_node(env, settings)?, true)
         }
     };
-    let start = starts::next(&*env.disk, dir).await?;
-    let wal = Wal::open(raft_env.clone(), &dir.join("log")).await?;
-    let base = Arc::new(LmdbBase::open(&dir.join("meta"), META_MAP_BYTES)?);
-    let store = MetaStore::open(base, fold_options(settings))?;
-    store.recover_slots(env).await?;
-    let index: Arc<dyn MetaBase> = Arc::new(LmdbBase::open(&dir.join("index"), INDEX_MAP_BYTES)?);
-    let chunks = ChunkStore::open(env.clone(), dir, index).await?;
-    let reserve = Reserve::new(env.disk.clone(), dir);
+    let bases = Bases {
+        meta: Arc::new(LmdbBase::open(&dir.join("meta"), META_MAP_BYTES)?),
+        index: Arc::new(LmdbBase::open(&dir.join("index"), INDEX_MAP_BYTES)?),
+    };
+    let first = new.then(|| FirstStart {
+        cluster: files.meta.cluster,
+        node: files.meta.node,
+        settings: shard_settings(settings),
+    });
+    let options = CoreOptions {
+        fold: fold_options(settings),
+        accept_lost_tail: settings.accept_lost_tail,
+        ..CoreOptions::default()
+    };
+    let core = Core::open(env, raft_env, dir, bases, options, first.as_ref()).await?;
     if new {
-        seed(
-            env,
-            &wal,
-            &store,
-            files.meta.cluster,
-            files.meta.node,
-            settings,
-        )
-        .await?;
         files.create(dir)?;
     }
     unmark_first_start(env, dir).await?;
-    must_be_whole(&wal, &store, dir)?;
     let admin = match Identity::load(&dir.join("admin.dfs")) {
         Ok(identity) => Some(identity),
         Err(_) if files.authority.is_none() => None,
@@ -125,11 +102,7 @@ async fn open_once(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Resu
     };
     Ok(Opened {
         files,
-        start,
-        wal,
-        store,
-        chunks,
-        reserve,
+        core,
         admin,
         lock,
     })
@@ -227,39 +200,6 @@ fn new_admin(env: &Env, files: &NodeFiles) -> Result<Identity> {
     })
 }
 
-/// Makes the root group and the shard of `/` from their seeds, and folds them: both are synced
-/// before either replica votes, appends or answers.
-async fn seed(
-    env: &Env,
-    wal: &Wal,
-    store: &Arc<MetaStore>,
-    cluster: ClusterId,
-    node: NodeId,
-    settings: &ServerSettings,
-) -> Result<()> {
-    let replica = |group, slot| ReplicaRecord {
-        group,
-        replica: ReplicaId(1),
-        slot,
-        mark: ReplicaMark {
-            position: SEED,
-            members: seed_members(&[(ReplicaId(1), node)]),
-        },
-    };
-    let wall = env.clock.wall();
-    let mut key = [0; 32];
-    env.rng.fill(&mut key);
-    let root_seed = root::seed(cluster, wall, TicketKey { epoch: 1, key });
-    let first = shard::seed(GroupId::FIRST, ADMIN, ADMIN, shard_settings(settings), wall);
-    store.add_replica(replica(GroupId::ROOT, ROOT_SLOT), root_seed);
-    store.add_replica(replica(GroupId::FIRST, SHARD_SLOT), first);
-    for group in [GroupId::ROOT, GroupId::FIRST] {
-        wal.purge(group, SEED).await?;
-    }
-    store.fold(env, wal).await?;
-    Ok(())
-}
-
 fn fold_options(settings: &ServerSettings) -> FoldOptions {
     // A machine whose memory is smaller than the number holds a smaller layer.
     let bytes = usize::try_from(settings.fold_bytes).unwrap_or(usize::MAX);
@@ -281,34 +221,4 @@ fn shard_settings(settings: &ServerSettings) -> Settings {
         grace_ms: millis(settings.grace),
         upload_ttl_ms: millis(settings.upload_ttl),
     }
-}
-
-/// The replicas and their logs are there, and fit each other.
-fn must_be_whole(wal: &Wal, store: &MetaStore, dir: &Path) -> Result<()> {
-    for group in [GroupId::ROOT, GroupId::FIRST] {
-        let lost = |what: &str| {
-            Err(
-                Error::corrupt(format!("the {what} of group {group} is missing"))
-                    .at(dir.display())
-                    .hint("restore the data directory from a backup"),
-            )
-        };
-        let Some((_, folded)) = store.replica(group) else {
-            return lost("metadata");
-        };
-        match wal.state(group).purged {
-            None => return lost("log"),
-            Some(purged) if purged > folded.mark.position => {
-                return Err(Error::corrupt(format!(
-                    "the metadata of group {group} ends at {}, its log begins behind {}: \
-                     the metadata is older than the log",
-                    folded.mark.position.index, purged.index
-                ))
-                .at(dir.display())
-                .hint("restore the data directory from a backup"));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(())
 }

@@ -1,17 +1,15 @@
 //! Starts a node and runs it until it is told to stop.
 
-use super::group::{Group, GroupContext, RootGroup};
-use super::metrics::Metrics;
+use super::core::Who;
 use super::open::{Opened, open};
 use super::service::Calls;
-use super::tickets::Tickets;
 use super::{Node, workers};
 use crate::cluster::{self, DirLock, Identity};
 use crate::config::ServerSettings;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::net::{Endpoint, ServerTls};
-use crate::raft::{PeerTransport, Timers};
+use crate::raft::PeerTransport;
 use crate::root::{NodeRecord, RootCommand};
 use crate::types::{ClusterId, GroupId, NodeId, ReplicaId};
 use bytes::Bytes;
@@ -23,8 +21,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// How long the groups of one node may take to elect themselves.
-const LEADER_WITHIN: Duration = Duration::from_secs(30);
 /// How long running requests get when the node stops.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
@@ -95,34 +91,13 @@ async fn start(
     let opened = open(&env, &raft_env, settings).await?;
     let Opened {
         files,
-        start,
-        wal,
-        store,
-        chunks,
-        reserve,
+        core,
         admin,
         lock,
     } = opened;
-    let context = GroupContext {
-        env: env.clone(),
-        raft_env,
-        raft_runtime: raft_runtime.clone(),
-        store: store.clone(),
-        wal: wal.clone(),
-        transport: Arc::new(Alone),
-        timers: Timers::default(),
-    };
-    let replica_of = |group| {
-        let (record, _) = store
-            .replica(group)
-            .expect("opening checked that it is there");
-        record.replica
-    };
-    let root = RootGroup::start(&context, replica_of(GroupId::ROOT)).await?;
-    let shard = Group::start(&context, GroupId::FIRST, replica_of(GroupId::FIRST)).await?;
-    root.raft.wait_leader(LEADER_WITHIN).await?;
-    shard.raft.wait_leader(LEADER_WITHIN).await?;
-    shard.learn_time().await?;
+    let groups = core
+        .start_groups(&env, raft_env, raft_runtime, Arc::new(Alone))
+        .await?;
 
     let tls = ServerTls::new(&files.credentials)?;
     let late = Arc::new(Late::default());
@@ -132,30 +107,15 @@ async fn start(
         .advertise
         .clone()
         .unwrap_or_else(|| reachable(listen).to_string());
-    let node = Arc::new(Node {
-        env: env.clone(),
-        raft_env: context.raft_env.clone(),
+    let who = Who {
         id: files.meta.node,
         cluster: files.meta.cluster,
         address: address.clone(),
         zone: files.meta.zone.clone(),
         rack: files.meta.rack.clone(),
         data: settings.data.clone(),
-        started: env.clock.now(),
-        store,
-        wal,
-        chunks,
-        reserve,
-        low_space: Default::default(),
-        stopping: Default::default(),
-        root,
-        shard,
-        tickets: Tickets::default(),
-        metrics: Metrics::default(),
-    });
-    node.register(start).await?;
-    node.take_ticket_keys()?;
-    node.look_at_space().await;
+    };
+    let node = core.into_node(&env, groups, who).await?;
     if let Some(admin) = admin {
         publish_admin(&settings.data, admin.with_addresses(vec![address]))?;
     }
@@ -219,7 +179,7 @@ impl Server {
 
 impl Node {
     /// Tells the root group of this start.
-    async fn register(&self, start: u64) -> Result<()> {
+    pub(super) async fn register(&self, start: u64) -> Result<()> {
         let record = NodeRecord {
             node: self.id,
             address: self.address.clone(),
@@ -256,7 +216,7 @@ impl crate::net::Service for Late {
 }
 
 /// A cluster of one node has nobody to talk to.
-struct Alone;
+pub(super) struct Alone;
 
 impl PeerTransport for Alone {
     fn call(

@@ -1,0 +1,79 @@
+//! Judges what the log found damaged, before a group of one member starts on it. Such a group has
+//! no peer to ask: what is lost is lost, and going on must be somebody's decision. Called by
+//! `core` at every start.
+
+use crate::error::{Error, Result};
+use crate::store::wal::{DamagedEntry, GroupState, Wal};
+use std::path::Path;
+
+/// Refuses a log with holes; settles the doubt about a write that was cut off; refuses a last
+/// batch that may have been acknowledged, unless `accept` says to go on without it.
+///
+/// # Errors
+/// `corrupt`, naming the segment and offset, or the group and what to do.
+pub(super) async fn settle(wal: &Wal, dir: &Path, accept: bool) -> Result<()> {
+    if let Some(entry) = wal.damaged().first() {
+        return Err(hole(entry, wal.damaged().len(), dir));
+    }
+    for group in wal.groups() {
+        let state = wal.state(group);
+        let Some(doubt) = state.doubt else { continue };
+        if doubt.unwritten {
+            tracing::warn!(
+                %group,
+                "the log's last write was cut off before it was acknowledged; going on without it"
+            );
+        } else if accept {
+            tracing::warn!(
+                %group,
+                ?doubt,
+                "going on without the damaged end of the log: acknowledged changes may be lost"
+            );
+        } else {
+            return Err(lost(&state, dir).at(dir.display()));
+        }
+    }
+    // Only once nothing refuses: a start that fails leaves every doubt as it was.
+    for group in wal.groups() {
+        wal.clear_doubt(group).await?;
+    }
+    Ok(())
+}
+
+fn hole(entry: &DamagedEntry, all: usize, dir: &Path) -> Error {
+    let DamagedEntry { group, index, .. } = entry;
+    let (file, at) = match entry.place {
+        Some((segment, offset)) => (
+            dir.join(format!("{segment:016x}.wal")),
+            format!(" at byte {offset}"),
+        ),
+        None => (dir.to_owned(), String::new()),
+    };
+    let others = match all {
+        1 => String::new(),
+        _ => format!(", and {} more", all - 1),
+    };
+    Error::corrupt(format!(
+        "entry {index} of group {group} is damaged{at}{others} (the checksum does not fit; \
+         changes in it were acknowledged)"
+    ))
+    .at(file.display())
+    .hint("check the disk, then restore the data directory from a backup")
+}
+
+fn lost(state: &GroupState, dir: &Path) -> Error {
+    let last = state.last.map_or(0, |last| last.index.0);
+    let upto = match state.doubt.and_then(|doubt| doubt.lost_to) {
+        Some(index) => format!(" up to entry {index}"),
+        None => String::new(),
+    };
+    Error::corrupt(format!(
+        "the last batch of the log is damaged behind entry {last}{upto} and may have held \
+         acknowledged changes"
+    ))
+    .at(dir.display())
+    .hint(
+        "restore the data directory from a backup, or start once with --accept-lost-tail to go \
+           on without them",
+    )
+}
