@@ -28,7 +28,7 @@ for name in "${names[@]}"; do
 done
 # Its own name: the target directory may hold other builds of the same tests.
 binary=$work/tests
-built=$(cd "$tree" && cargo test --quiet --lib --no-run --message-format=json |
+built=$(cd "$tree" && cargo test --quiet --lib --no-run --message-format=json-render-diagnostics |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 cp "$built" "$binary"
 
