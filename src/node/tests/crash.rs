@@ -12,6 +12,7 @@ use super::{Life, powered, run};
 use crate::env::sim::SimDisk;
 use crate::shard::testing::put;
 use crate::types::Precondition;
+use std::time::Duration;
 
 pub const SEED: u64 = 21;
 /// Operations between two cuts, unless all are asked for. A prime: no pattern of the script
@@ -19,6 +20,13 @@ pub const SEED: u64 = 21;
 const STRIDE: u64 = 5;
 /// Every so many cuts the whole rest of the script is played after the recovery.
 const FINISH_EVERY: u64 = 5;
+
+/// A disk whose syncs take time: whoever is answered before one is done goes on meanwhile.
+fn slow_disk() -> SimDisk {
+    let disk = SimDisk::new(SEED);
+    disk.set_sync_latency(Duration::from_millis(1));
+    disk
+}
 
 /// A run without a cut.
 pub struct Reference {
@@ -36,7 +44,7 @@ fn picture(life: &Life) -> Picture {
 pub fn reference() -> Reference {
     run(async {
         let steps = script();
-        let disk = SimDisk::new(SEED);
+        let disk = slow_disk();
         let life = Life::start(&disk).await.unwrap();
         let first = disk.mutations() + 1;
         let mut pictures = vec![picture(&life)];
@@ -66,7 +74,7 @@ pub fn reference() -> Reference {
 /// Plays until the power goes at operation `at`.
 fn cut(reference: &Reference, at: u64) -> (SimDisk, Client) {
     run(async {
-        let disk = SimDisk::new(SEED);
+        let disk = slow_disk();
         disk.crash_at(at);
         let life = Life::start(&disk)
             .await
@@ -207,7 +215,7 @@ fn a_kill_between_operations_loses_nothing() {
     let reference = reference();
     for to in 1..=reference.steps.len() {
         let (disk, client) = run(async {
-            let disk = SimDisk::new(SEED);
+            let disk = slow_disk();
             let life = Life::start(&disk).await.unwrap();
             let mut client = Client::default();
             client
