@@ -120,6 +120,10 @@ impl Client {
                 life.node.chunks.flush_index().await
             }
             Step::Fold => life.node.fold_and_compact().await,
+            Step::Compact => {
+                life.node.root.raft.compact().await?;
+                life.node.shard.raft.compact().await
+            }
             Step::Clean(now) => clean(life, *now).await,
         }
     }

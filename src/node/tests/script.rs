@@ -21,6 +21,8 @@ pub enum Step {
     /// Chunks that nothing references go, and the packs are compacted.
     Drop(Vec<Bytes>),
     Fold,
+    /// The log lets go of what it may, while changes wait for a fold.
+    Compact,
     /// Chores: deletions that are due (all if `true`), uploads, versions, lanes, change rows.
     Clean(bool),
 }
@@ -183,6 +185,8 @@ fn ends() -> Vec<Step> {
         one(Op::Undelete { path: path("/a/b") }),
         one(rename("/a", "/d")),
         burst("/d/b", "h", false),
+        Step::Compact,
+        one(put("/d/f3", "again", version(1))),
         Step::Fold,
         one(Op::Settings(thrifty)),
         one(remove("/c", Removal::Tree)),
