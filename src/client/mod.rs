@@ -28,6 +28,8 @@ mod changes;
 mod core;
 mod download;
 mod endpoints;
+#[cfg(test)]
+mod exact_tests;
 mod link;
 mod list;
 mod local;
@@ -41,8 +43,6 @@ mod retry;
 mod routes;
 mod send;
 mod sessions;
-#[cfg(test)]
-mod exact_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -97,7 +97,10 @@ fn overlay(args: Args, settings: ServerConfig) -> ServerConfig {
         zone: args.zone.or(settings.zone),
         rack: args.rack.or(settings.rack),
         capacity: args.capacity.or(settings.capacity),
-        accept_lost_tail: args.accept_lost_tail.then_some(true).or(settings.accept_lost_tail),
+        accept_lost_tail: args
+            .accept_lost_tail
+            .then_some(true)
+            .or(settings.accept_lost_tail),
         ..settings
     }
 }

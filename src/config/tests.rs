@@ -72,8 +72,14 @@ fn a_bad_value_names_file_key_and_cause() {
 fn a_lost_tail_is_accepted_only_where_that_is_said() {
     let said = |text: &str| read(text).map(|config| config.server.accept_lost_tail);
     assert_eq!(said("[server]\n").unwrap(), None);
-    assert_eq!(said("[server]\naccept_lost_tail = \"yes\"\n").unwrap(), Some(true));
-    assert_eq!(said("[server]\naccept_lost_tail = \"no\"\n").unwrap(), Some(false));
+    assert_eq!(
+        said("[server]\naccept_lost_tail = \"yes\"\n").unwrap(),
+        Some(true)
+    );
+    assert_eq!(
+        said("[server]\naccept_lost_tail = \"no\"\n").unwrap(),
+        Some(false)
+    );
     let error = said("[server]\naccept_lost_tail = \"maybe\"\n").unwrap_err();
     assert!(error.message.contains("neither yes nor no"), "{error}");
 }

@@ -95,8 +95,10 @@ pub fn yes_or_no(text: &str) -> Result<bool> {
     match text {
         "yes" | "true" | "1" => Ok(true),
         "no" | "false" | "0" => Ok(false),
-        _ => Err(Error::usage(format!("bad value `{text}` (neither yes nor no)"))
-            .hint("write \"yes\" or \"no\"")),
+        _ => Err(
+            Error::usage(format!("bad value `{text}` (neither yes nor no)"))
+                .hint("write \"yes\" or \"no\""),
+        ),
     }
 }
 

@@ -304,8 +304,7 @@ async fn expire_versions(node: &Arc<Node>) -> Result<()> {
 async fn trim_changes(node: &Arc<Node>) -> Result<()> {
     loop {
         let now = node.shard.proposer.time();
-        let due =
-            move |view: &View| read::changes_due(view, now, CHANGES_MS, CHANGES_BYTES, ROWS);
+        let due = move |view: &View| read::changes_due(view, now, CHANGES_MS, CHANGES_BYTES, ROWS);
         let Some(upto) = look(node, due).await? else {
             return Ok(());
         };

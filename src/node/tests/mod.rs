@@ -108,7 +108,10 @@ fn options(fatal: &Fatal, handles: &SimHandles, accept_lost_tail: bool) -> CoreO
             on_fatal: Arc::new(move |what, error| chunks(what, error)),
             ..small_chunks()
         },
-        fold: FoldOptions { bytes: 1 << 20, after: Duration::from_secs(2) },
+        fold: FoldOptions {
+            bytes: 1 << 20,
+            after: Duration::from_secs(2),
+        },
         on_fatal: Arc::new(meta),
         accept_lost_tail,
     }
@@ -153,10 +156,18 @@ impl Stores {
         let options = options(&fatal, &handles, accept_lost_tail);
         let core = Core::open(&env, &env, dir, bases, options, made.as_ref()).await?;
         if first {
-            env.disk.open(marker, OpenMode::CreateNew).await.map_err(failed)?;
+            env.disk
+                .open(marker, OpenMode::CreateNew)
+                .await
+                .map_err(failed)?;
             env.disk.sync_dir(dir).await.map_err(failed)?;
         }
-        Ok(Stores { env, handles, core, fatal })
+        Ok(Stores {
+            env,
+            handles,
+            core,
+            fatal,
+        })
     }
 }
 
@@ -166,9 +177,16 @@ impl Life {
     }
 
     async fn on(stores: Stores) -> Result<Life> {
-        let Stores { env, handles, core, fatal } = stores;
+        let Stores {
+            env,
+            handles,
+            core,
+            fatal,
+        } = stores;
         let runtime = Handle::current();
-        let groups = core.start_groups(&env, env.clone(), &runtime, Arc::new(Alone)).await?;
+        let groups = core
+            .start_groups(&env, env.clone(), &runtime, Arc::new(Alone))
+            .await?;
         let who = Who {
             id: NodeId(1),
             cluster: ClusterId([3; 16]),
@@ -178,7 +196,11 @@ impl Life {
             data: DIR.into(),
         };
         let node = core.into_node(&env, groups, who).await?;
-        Ok(Life { node, handles, fatal })
+        Ok(Life {
+            node,
+            handles,
+            fatal,
+        })
     }
 
     /// No task panicked, and nothing that should end the process happened.
@@ -201,7 +223,11 @@ impl Life {
 }
 
 fn ann() -> Caller {
-    Caller { user: "ann".into(), group: "staff".into(), admin: true }
+    Caller {
+        user: "ann".into(),
+        group: "staff".into(),
+        admin: true,
+    }
 }
 
 /// Waits for `work`, or until the disk has lost power: nobody answers then.
@@ -225,6 +251,9 @@ async fn until<T>(ended: impl Fn() -> bool, work: impl Future<Output = Result<T>
 /// Bytes that differ for each `salt`.
 fn sample(salt: u64, len: usize) -> Bytes {
     let mut out = vec![0; len];
-    blake3::Hasher::new().update(&salt.to_le_bytes()).finalize_xof().fill(&mut out);
+    blake3::Hasher::new()
+        .update(&salt.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut out);
     out.into()
 }

@@ -109,7 +109,11 @@ impl MetaStore {
     /// # Errors
     /// `corrupt` when a replica record does not fit its checksum.
     pub fn open(base: Arc<dyn MetaBase>, options: FoldOptions) -> Result<Arc<MetaStore>> {
-        Self::open_with(base, options, Arc::new(|what, error| fail_stop(what, error)))
+        Self::open_with(
+            base,
+            options,
+            Arc::new(|what, error| fail_stop(what, error)),
+        )
     }
 
     /// [`MetaStore::open`], with what is called when a commit of the base failed. If that

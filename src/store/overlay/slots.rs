@@ -196,9 +196,7 @@ impl MetaStore {
         let base = self.base.clone();
         let done = env.run_blocking(move || base.commit(ops)).await;
         match done {
-            Err(error) if error.code != crate::error::Code::NoSpace => {
-                Err(self.fatal(error))
-            }
+            Err(error) if error.code != crate::error::Code::NoSpace => Err(self.fatal(error)),
             done => done,
         }
     }
