@@ -74,13 +74,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "types", "codec", "config",
         ],
     ),
-    (
-        "fuzzing",
-        &[
-            "raft", "root", "shard", "store", "cluster", "proto", "env", "error", "limits",
-            "types", "codec", "config",
-        ],
-    ),
 ];
 
 /// Lines of a file without its tests; above this nobody knows his way in it.

@@ -330,7 +330,7 @@ pub(super) fn answers() -> Vec<Vec<u8>> {
         Answer::Mutated {
             outcomes: outcomes.clone(),
             time: ShardTime(9),
-            tickets: Vec::new(),
+            tickets: vec![ticket()],
         },
         Answer::StatMany(vec![Ok(EntryView::File(file())), Err(error())]),
         Answer::List {
