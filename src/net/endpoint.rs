@@ -23,7 +23,7 @@ use tokio::time::timeout;
 /// or says in its answer that it does not (0).
 const FRAMING: u32 = 1;
 /// The greeting may grow behind its first four bytes.
-const GREETING_BYTES_MAX: usize = 1_024;
+pub(super) const GREETING_BYTES_MAX: usize = 1_024;
 
 /// A bound socket. Cheap to clone. Lives until [`Endpoint::close`]: dropping it ends nothing
 /// that is being served.

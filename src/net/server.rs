@@ -1,7 +1,7 @@
 //! The serving half of an endpoint: accepts connections, judges who they are, accepts their
 //! streams and hands them to the service. Called by `endpoint`.
 
-use super::endpoint::answer_greeting;
+use super::endpoint::{GREETING_BYTES_MAX, answer_greeting};
 use super::failure::{abort, close};
 use super::settings::{
     CONNECTION_FRAMES_KIB_MAX, CONNECTIONS_MAX, FRAMES_KIB_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX,
@@ -17,6 +17,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
+
+/// Room for one greeting.
+const GREETING_KIB: usize = 16;
 
 /// What all connections of an endpoint share.
 ///
@@ -215,7 +218,13 @@ impl Server {
 async fn greet(connection: &quinn::Connection, remote: SocketAddr) -> bool {
     let greeting = async {
         let halves = connection.accept_bi().await.ok()?;
-        answer_greeting(Stream::new(halves, remote)).await.ok()
+        // Whoever it is has not been let in yet: no more than a greeting is taken.
+        let budget = Budget {
+            all: Arc::new(Semaphore::new(GREETING_KIB)),
+            own: Arc::new(Semaphore::new(GREETING_KIB)),
+            frame_max: GREETING_BYTES_MAX,
+        };
+        answer_greeting(Stream::counted(halves, remote, budget)).await.ok()
     };
     matches!(timeout(HANDSHAKE_MAX, greeting).await, Ok(Some(())))
 }

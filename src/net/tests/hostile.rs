@@ -1,8 +1,9 @@
 //! What a broken or hostile peer does: garbage, frames too long, cut off, or never finished.
 
-use super::support::{WAIT, pair};
+use super::support::{Ca, WAIT, connect, pair, server};
 use crate::error::Code;
 use crate::limits::FRAME_BYTES_MAX;
+use crate::net::{ALPN_JOIN, ClientTls};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -122,6 +123,17 @@ async fn frames_of_one_connection_have_a_bound_and_what_exceeds_it_is_not_execut
         assert!(tokio::time::Instant::now() < deadline, "{error}");
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_joiner_may_send_small_frames_only() {
+    let ca = Ca::new(1);
+    let server = server(&ca.node(1)).await;
+    let nobody = ClientTls::without_identity(ca.der()).unwrap();
+    let connection = connect(&server, ALPN_JOIN, &nobody).await.unwrap();
+    connection.call(&[0; 1_000], WAIT).await.unwrap();
+    assert!(connection.call(&vec![0; 70_000], WAIT).await.is_err());
+    connection.call(&[0; 1_000], WAIT).await.unwrap();
 }
 
 proptest! {
