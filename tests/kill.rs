@@ -48,9 +48,7 @@ fn acknowledged_files_survive_kills_under_load() {
         });
         node.kill();
         stop.store(true, Ordering::Relaxed);
-        writers
-            .into_iter()
-            .for_each(|writer| writer.join().unwrap());
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
         node.run();
         check(&node, &known.lock().unwrap());
     }
@@ -72,11 +70,8 @@ fn write(
         let seed = round * 1_000_000 + writer * 10_000 + number;
         let (local, remote) = (home.join(format!("w{writer}")), format!("/k/f{seed}"));
         std::fs::write(&local, content(seed)).unwrap();
-        known
-            .lock()
-            .unwrap()
-            .insert(remote.clone(), Known::Open(seed));
-        let status = std::process::Command::new(env!("CARGO_BIN_EXE_dfs"))
+        known.lock().unwrap().insert(remote.clone(), Known::Open(seed));
+        let status = std::process::Command::new(support::program())
             .env_clear()
             .env("HOME", home)
             .env("DFS_CLUSTER", address)
@@ -105,17 +100,11 @@ fn check(node: &Node, known: &BTreeMap<String, Known>) {
             Known::There(seed) => (*seed, true),
             Known::Open(seed) => (*seed, false),
         };
-        assert!(
-            listed.contains(name) || !acknowledged,
-            "{name} was acknowledged and is gone"
-        );
+        assert!(listed.contains(name) || !acknowledged, "{name} was acknowledged and is gone");
         if listed.contains(name) {
             let back = node.path("back");
             node.dfs(&["get", "-f", name, back.to_str().unwrap()]).ok();
-            assert!(
-                std::fs::read(back).unwrap() == content(seed),
-                "{name} has other bytes"
-            );
+            assert!(std::fs::read(back).unwrap() == content(seed), "{name} has other bytes");
         }
     }
     node.dfs(&["fsck"]).ok();

@@ -152,7 +152,7 @@ impl Node {
 
     /// A command of the same user, run in its home.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dfs"));
+        let mut command = Command::new(program());
         command
             .current_dir(self.home.path())
             .env_clear()
@@ -210,6 +210,12 @@ impl Drop for Node {
             eprintln!("--- log of the node\n{}", self.log());
         }
     }
+}
+
+/// The program under test: this build's, or the one `DFS_TEST_BINARY` names (a packaged one).
+pub fn program() -> PathBuf {
+    let named = std::env::var_os("DFS_TEST_BINARY");
+    named.map_or_else(|| env!("CARGO_BIN_EXE_dfs").into(), PathBuf::from)
 }
 
 fn ran(output: std::process::Output) -> Ran {
