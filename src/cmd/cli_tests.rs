@@ -1,6 +1,6 @@
 //! Tests of the command line as a whole: what is accepted, refused, and how.
 
-use super::{Cli, Verb, parse, status_of, wants_json};
+use super::{Cli, parse, status_of, wants_json};
 use crate::error::{Code, Error};
 use clap::CommandFactory;
 use std::ffi::OsString;
@@ -77,18 +77,32 @@ fn every_documented_shape_is_accepted() {
 }
 
 #[test]
-fn the_last_of_several_sources_is_the_target() {
-    let Verb::Mv(_) = accepts("mv /a /b /c").verb else {
-        panic!("not mv")
-    };
-    refuses("mv /a");
-    refuses("put a");
+fn options_may_stand_between_sources_and_target() {
+    for line in [
+        "put a --overwrite /b",
+        "get /a --version 3 b",
+        "mv /a --overwrite /b",
+        "cp /a -r /b /c",
+    ] {
+        accepts(line);
+    }
+}
+
+#[test]
+fn an_argument_that_is_not_utf8_is_named() {
+    use std::os::unix::ffi::OsStringExt;
+    let mut line = args("mkdir");
+    line.push(OsString::from_vec(b"/a\xff".to_vec()));
+    assert_eq!(
+        super::first_not_utf8(&line).to_string(),
+        "/a\u{fffd}: bad path (not UTF-8); names in the cluster are UTF-8; rename it"
+    );
 }
 
 #[test]
 fn verbs_this_version_does_not_have_are_unknown() {
     for verb in [
-        "lock", "watch", "batch", "snapshot", "quota", "sync", "node", "bench", "token",
+        "lock", "watch", "batch", "snapshot", "quota", "sync", "node", "token",
     ] {
         let error = refuses(&format!("{verb} /a"));
         assert_eq!(error.code, Code::Usage);

@@ -5,6 +5,7 @@ use super::copy::copy_tree;
 use super::failure::{Outcome, advise};
 use super::globals::OpFlag;
 use super::items::{Items, parse_paths, show_changed};
+use super::operands;
 use super::remote::{look, must_look};
 use super::targets::{self, Found, Target};
 use crate::client::{Client, OpIds};
@@ -17,21 +18,22 @@ use crate::types::{DfsPath, Precondition};
 /// ends in `/`; names that exist are refused. A tree that changes meanwhile is copied as it is
 /// met.
 #[derive(clap::Args)]
+#[command(override_usage = "dfs cp [OPTIONS] <SRC>... <DST>")]
 pub struct Args {
     /// Directories with everything below
     #[arg(short, long)]
     recursive: bool,
     #[command(flatten)]
     op: OpFlag,
-    #[arg(value_name = "SRC", required = true)]
-    sources: Vec<String>,
-    #[arg(value_name = "DST", required = true)]
-    target: String,
+    /// Remote paths. Last where they go
+    #[arg(value_name = "SRC… DST", required = true)]
+    paths: Vec<String>,
 }
 
 pub async fn run(args: Args, cx: &Context) -> Outcome {
-    let sources = parse_paths(&args.sources)?;
-    let to = DfsPath::parse(&args.target)?;
+    let (sources, typed) = operands::split(args.paths, "DST")?;
+    let sources = parse_paths(&sources)?;
+    let to = DfsPath::parse(&typed)?;
     let client = cx.connect().await?;
     let tree = match &sources[..] {
         [only] if args.recursive => must_look(&client, only).await? == Found::Dir,
@@ -40,7 +42,7 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     let names: Vec<_> = sources.iter().map(DfsPath::name).collect();
     let found = look(&client, &to).await?;
     let target = Target {
-        typed: &args.target,
+        typed: &typed,
         found,
         sources: sources.len(),
         tree,

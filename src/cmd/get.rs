@@ -4,14 +4,16 @@ use super::cat;
 use super::context::Context;
 use super::failure::{Failure, Outcome, advise};
 use super::globals::{PartFlags, ReadFlag};
-use super::items::{Items, parse_paths};
+use super::items::Items;
+use super::operands;
 use super::progress::Bar;
 use super::remote::must_look;
 use super::targets::{self, Found, Target};
 use super::transfer::{show_got, show_tree};
 use crate::client::{Client, GetOptions};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result};
 use crate::types::DfsPath;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Fetch files
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 /// standard output. A file appears under its name when it is whole and verified. An interrupted
 /// get goes on where it stopped when it is run again.
 #[derive(clap::Args)]
+#[command(override_usage = "dfs get [OPTIONS] <REMOTE>... <LOCAL>")]
 pub struct Args {
     /// Directories with everything below
     #[arg(short, long, conflicts_with_all = ["version", "range"])]
@@ -34,25 +37,29 @@ pub struct Args {
     force: bool,
     #[command(flatten)]
     read: ReadFlag,
-    #[arg(value_name = "REMOTE", required = true)]
-    sources: Vec<String>,
-    #[arg(value_name = "LOCAL", required = true)]
-    target: PathBuf,
+    /// Files, or directories with -r. Last where they go; `-` is standard output
+    #[arg(value_name = "REMOTE… LOCAL", required = true)]
+    paths: Vec<OsString>,
 }
 
 pub async fn run(args: Args, cx: &Context) -> Outcome {
-    let sources = parse_paths(&args.sources)?;
+    let (sources, target) = operands::split(args.paths.clone(), "LOCAL")?;
+    let sources: Result<Vec<_>> = sources
+        .iter()
+        .map(|typed| DfsPath::parse(operands::remote_text(typed)?))
+        .collect();
+    let (sources, local) = (sources?, PathBuf::from(target));
     let client = cx.connect().await?;
     let options = options(&args, cx);
-    if args.target == Path::new("-") {
+    if local == Path::new("-") {
         return cat::all(cx, &client, &sources, &options).await;
     }
     let tree = match &sources[..] {
         [only] if args.recursive => must_look(&client, only).await? == Found::Dir,
         _ => false,
     };
-    let typed = args.target.to_string_lossy();
-    let found = match std::fs::metadata(&args.target) {
+    let typed = local.to_string_lossy();
+    let found = match std::fs::metadata(&local) {
         Ok(meta) if meta.is_dir() => Found::Dir,
         Ok(_) => Found::File,
         Err(_) => Found::Missing,
@@ -64,7 +71,7 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         tree,
     };
     let names: Vec<_> = sources.iter().map(DfsPath::name).collect();
-    let locals = targets::local(target, &args.target, &names)?;
+    let locals = targets::local(target, &local, &names)?;
     let mut items = Items::new(sources.len(), cx);
     for (path, local) in sources.iter().zip(&locals) {
         items.take(get(cx, &client, path, local, args.recursive, &options).await)?;

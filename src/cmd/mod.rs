@@ -7,7 +7,7 @@
 //! | `context` | settings, output and connection of one command |
 //! | `failure` | how verbs end, how errors look; exit statuses come from `error::Code` |
 //! | `output`, `entry`, `listing`, `transfer`, `table`, `text` | what results look like, on the screen and as JSON |
-//! | `items`, `walk`, `targets`, `glob`, `progress` | many paths, trees, `cp`'s rules, patterns, bars |
+//! | `items`, `walk`, `operands`, `targets`, `glob`, `progress` | many paths, trees, `cp`'s rules, patterns, bars |
 //!
 //! Results go to standard output, everything else to standard error.
 
@@ -37,6 +37,7 @@ mod man;
 mod mkdir;
 mod mv;
 mod op;
+mod operands;
 mod orders;
 mod output;
 mod progress;
@@ -61,6 +62,7 @@ mod walk;
 
 use crate::env;
 use crate::error::{Code, Error};
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use context::Context;
 use failure::{Failure, Outcome, report, usage_error};
@@ -134,7 +136,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         }
         Err(e) => {
             let json = wants_json(&args);
-            status_of(Err(Failure::Error(usage_error(&e))), json)
+            let error = match e.kind() {
+                ErrorKind::InvalidUtf8 => first_not_utf8(&args),
+                _ => usage_error(&e),
+            };
+            status_of(Err(Failure::Error(error)), json)
         }
     }
 }
@@ -142,6 +148,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
     let mut matches = Cli::command().try_get_matches_from(args)?;
     Cli::from_arg_matches_mut(&mut matches)
+}
+
+/// The parser does not say which argument it was. A remote path is absolute; a local one may be
+/// any bytes.
+fn first_not_utf8(args: &[OsString]) -> Error {
+    let strange = || args.iter().filter(|arg| arg.to_str().is_none());
+    let absolute = strange().find(|arg| arg.as_encoded_bytes().starts_with(b"/"));
+    let found = absolute.or_else(|| strange().next());
+    operands::not_utf8(found.map_or("".as_ref(), OsString::as_os_str))
 }
 
 /// Whether `--json` stands among arguments that could not be read.

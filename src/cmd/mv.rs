@@ -4,6 +4,7 @@ use super::context::Context;
 use super::failure::{Outcome, advise};
 use super::globals::OpFlag;
 use super::items::{Change, parse_paths, send_all};
+use super::operands;
 use super::remote::{look, must_look};
 use super::targets::{self, Found, Target};
 use crate::error::{Code, Error};
@@ -15,6 +16,7 @@ use crate::types::{DfsPath, Replacement};
 /// Atomic, and as quick for a large directory as for a file. DST is a directory if it exists as
 /// one or ends in `/`.
 #[derive(clap::Args)]
+#[command(override_usage = "dfs mv [OPTIONS] <SRC>... <DST>")]
 pub struct Args {
     /// The new name must be free (the default)
     #[arg(long, conflicts_with = "overwrite")]
@@ -24,27 +26,27 @@ pub struct Args {
     overwrite: bool,
     #[command(flatten)]
     op: OpFlag,
-    #[arg(value_name = "SRC", required = true)]
-    sources: Vec<String>,
-    #[arg(value_name = "DST", required = true)]
-    target: String,
+    /// Remote paths. Last where they go
+    #[arg(value_name = "SRC… DST", required = true)]
+    paths: Vec<String>,
 }
 
 pub async fn run(args: Args, cx: &Context) -> Outcome {
-    let sources = parse_paths(&args.sources)?;
-    let to = DfsPath::parse(&args.target)?;
+    let (sources, typed) = operands::split(args.paths, "DST")?;
+    let sources = parse_paths(&sources)?;
+    let to = DfsPath::parse(&typed)?;
     let client = cx.connect().await?;
     let names: Vec<_> = sources.iter().map(DfsPath::name).collect();
     let found = look(&client, &to).await?;
     // A directory may be renamed to a missing `new/`, a file may not.
     let tree = match &sources[..] {
-        [only] if found == Found::Missing && args.target.ends_with('/') => {
+        [only] if found == Found::Missing && typed.ends_with('/') => {
             must_look(&client, only).await? == Found::Dir
         }
         _ => false,
     };
     let target = Target {
-        typed: &args.target,
+        typed: &typed,
         found,
         sources: sources.len(),
         tree,

@@ -4,6 +4,7 @@ use super::context::Context;
 use super::failure::{Failure, Outcome, advise};
 use super::globals::{OpFlag, parse_version};
 use super::items::Items;
+use super::operands;
 use super::progress::Bar;
 use super::remote::look;
 use super::sources::{is_tree, named};
@@ -12,7 +13,8 @@ use super::transfer::{show_put, show_tree};
 use crate::client::{Client, Overwrite, PutOptions};
 use crate::error::{Code, Error};
 use crate::types::{DfsPath, FileVersion};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::Path;
 
 /// Store files
 ///
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 /// exists is refused unless one of the conditions says otherwise. An interrupted put of a file
 /// goes on where it stopped when it is run again.
 #[derive(clap::Args)]
+#[command(override_usage = "dfs put [OPTIONS] <LOCAL>... <REMOTE>")]
 pub struct Args {
     /// Directories with everything below
     #[arg(short, long)]
@@ -38,37 +41,37 @@ pub struct Args {
     jobs: Option<u16>,
     #[command(flatten)]
     op: OpFlag,
-    /// Files, or directories with -r; `-` is standard input
-    #[arg(value_name = "LOCAL", required = true)]
-    sources: Vec<PathBuf>,
-    #[arg(value_name = "REMOTE", required = true)]
-    target: String,
+    /// Files, or directories with -r; `-` is standard input. Last where they go
+    #[arg(value_name = "LOCAL… REMOTE", required = true)]
+    paths: Vec<OsString>,
 }
 
 pub async fn run(args: Args, cx: &Context) -> Outcome {
-    let to = DfsPath::parse(&args.target)?;
-    let count = args.sources.len();
-    let tree = count == 1 && args.recursive && args.sources[0].is_dir();
+    let (sources, target) = operands::split(args.paths.clone(), "REMOTE")?;
+    let sources = operands::local_paths(sources);
+    let typed = operands::remote_text(&target)?;
+    let to = DfsPath::parse(typed)?;
+    let count = sources.len();
+    let tree = count == 1 && args.recursive && sources[0].is_dir();
     if args.if_version.is_some() && (count > 1 || tree) {
         return Err(Error::usage("--if-version is about one file")
             .hint("put one file")
             .into());
     }
-    if let [only] = &args.sources[..] {
+    if let [only] = &sources[..] {
         is_tree(only, args.recursive)?;
     }
     let client = cx.connect().await?;
     let found = look(&client, &to).await?;
     let target = Target {
-        typed: &args.target,
+        typed,
         found,
         sources: count,
         tree,
     };
     // A source's own name counts only where the target is a directory.
     let names = match targets::goes_into(target)? {
-        true => args
-            .sources
+        true => sources
             .iter()
             .map(|s| targets::local_name(&named(s)))
             .collect(),
@@ -76,8 +79,8 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     };
     let paths = targets::remote(target, &to, &names?)?;
     let mut items = Items::new(count, cx);
-    for (index, (local, path)) in args.sources.iter().zip(&paths).enumerate() {
-        let options = options(&args, cx, index);
+    for (index, (local, path)) in sources.iter().zip(&paths).enumerate() {
+        let options = options(&args, cx, (index, count));
         items.take(put(cx, &client, local, path, args.recursive, &options).await)?;
     }
     items.finish()
@@ -115,7 +118,7 @@ async fn put(
     show_put(cx, &file.map_err(|e| hint(e).at(to))?, !cx.quiet())
 }
 
-fn options(args: &Args, cx: &Context, index: usize) -> PutOptions {
+fn options(args: &Args, cx: &Context, (index, count): (usize, usize)) -> PutOptions {
     let defaults = PutOptions::default();
     PutOptions {
         overwrite: match (args.overwrite, args.if_version) {
@@ -123,7 +126,7 @@ fn options(args: &Args, cx: &Context, index: usize) -> PutOptions {
             (_, Some(version)) => Overwrite::IfVersion(version),
             _ => Overwrite::IfAbsent,
         },
-        op: args.op.nth(index, args.sources.len()),
+        op: args.op.nth(index, count),
         window_bytes: cx.window_bytes(),
         jobs: args.jobs.map_or(defaults.jobs, usize::from),
         ..defaults
