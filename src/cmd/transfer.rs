@@ -110,8 +110,9 @@ pub fn show_tree(cx: &Context, target: &str, tree: &TreeReport) -> Outcome {
     let (size, moved) = (human_size(tree.bytes), human_size(tree.moved_bytes));
     let target = Shown::new(target, cx.out.terminal);
     let reused = Reused(tree.reused_bytes);
+    let failed = Failed(tree.failed);
     cx.out.line(format_args!(
-        "{target}: {files}, {dirs}, {size}, transferred {moved}{reused}"
+        "{target}: {files}, {dirs}, {size}, transferred {moved}{reused}{failed}"
     ))
 }
 
@@ -124,6 +125,18 @@ impl std::fmt::Display for Reused {
             return Ok(());
         }
         write!(f, ", {} were there", human_size(self.0))
+    }
+}
+
+/// `; 3 failed`, or nothing.
+struct Failed(u64);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0 == 0 {
+            return Ok(());
+        }
+        write!(f, "; {} failed", self.0)
     }
 }
 
