@@ -2,7 +2,7 @@
 
 use super::table::Table;
 use super::text::Shown;
-use crate::config::units::{exact_duration, human_size};
+use crate::config::units::{human_duration, human_size};
 use crate::proto::StatusView;
 use crate::types::NodeId;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub fn screen(status: &StatusView) -> String {
             format!("{} of {}", human_size(used), human_size(node.disk_total)),
             format!("{} ({})", node.chunks, human_size(node.chunk_bytes)),
             node.leaders.to_string(),
-            exact_duration(Duration::from_secs(node.uptime_ms / 60_000 * 60)),
+            human_duration(Duration::from_millis(node.uptime_ms)),
         ]);
     }
     let head = [

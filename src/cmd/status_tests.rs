@@ -44,7 +44,7 @@ cluster abababababababababababababababab is yellow
   one node: no copy survives its loss
 
 NODE  ADDRESS         STATE    ZONE  RACK  DISK               CHUNKS       LEADS  UP
-1     127.0.0.1:7440  healthy  -     r1    6.0GiB of 10.0GiB  12 (3.0MiB)  2      61m
+1     127.0.0.1:7440  healthy  -     r1    6.0GiB of 10.0GiB  12 (3.0MiB)  2      1h1m
 
 SHARD  PREFIX  LEADER  REPLICAS  ENTRIES  BYTES   TO CLEAN UP
 1      /       1       1         40       2.0KiB  0

@@ -5,7 +5,7 @@ use super::failure::Outcome;
 use super::globals::OpFlag;
 use super::items::show_changed;
 use super::text::Shown;
-use crate::config::units::exact_duration;
+use crate::config::units::human_duration;
 use crate::proto::DeletedView;
 use crate::types::{DfsPath, Kind, ReadLevel};
 use serde::Serialize;
@@ -66,8 +66,7 @@ fn list(cx: &Context, path: &DfsPath, deleted: &[DeletedView]) -> Outcome {
     }
     for gone in deleted {
         let slash = if gone.kind == Kind::Dir { "/" } else { "" };
-        // Whole seconds: nobody reads milliseconds of a day.
-        let left = exact_duration(Duration::from_secs(gone.left_ms / 1_000));
+        let left = human_duration(Duration::from_millis(gone.left_ms));
         let name = Shown::new(gone.name.as_str(), cx.out.terminal);
         cx.out.line(format_args!("{left:>8} left  {name}{slash}"))?;
     }

@@ -167,6 +167,24 @@ pub fn exact_duration(duration: Duration) -> String {
         .expect("every number of milliseconds is a multiple of one")
 }
 
+/// Writes a duration for people, in its two largest units, cut to seconds: `2d3h`, `59m10s`, `0s`.
+pub fn human_duration(duration: Duration) -> String {
+    let mut left = duration.as_secs();
+    let mut text = String::new();
+    let mut parts = 0;
+    for (name, seconds) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        // The unit right behind the largest one, and no other, even if that is 0 of it.
+        if left >= seconds || parts > 0 {
+            if parts < 2 && left >= seconds {
+                text.push_str(&format!("{}{name}", left / seconds));
+            }
+            parts += 1;
+        }
+        left %= seconds;
+    }
+    if text.is_empty() { "0s".into() } else { text }
+}
+
 /// Reads octal permission bits: `755`, `0644`, `1777`.
 ///
 /// # Errors
@@ -280,6 +298,22 @@ mod tests {
             (u64::MAX, "16384PiB"),
         ] {
             assert_eq!(human_size(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn durations_for_people_have_two_units_at_most() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3_661, "1h1m"),
+            (3_601, "1h"),
+            (86_399, "23h59m"),
+            (86_400 * 3 + 59, "3d"),
+            (86_400 * 30 + 7_300, "30d2h"),
+        ] {
+            assert_eq!(human_duration(Duration::from_secs(seconds)), text);
         }
     }
 
