@@ -30,14 +30,21 @@ impl Window {
         permit.expect("the window's semaphore is never closed")
     }
 
-    /// Pieces of `bytes` that fit at once, at least one.
+    /// Pieces of `bytes` of one file to be moved at once: what fits, at least one, and no more
+    /// than keeps the line busy. Those that are under way share it and end together, so each
+    /// more is one more to send again after an interruption.
     pub(crate) fn pieces(&self, bytes: u64) -> usize {
         let units = bytes.div_ceil(UNIT).max(1);
-        usize::try_from(u64::from(self.units) / units)
-            .unwrap_or(usize::MAX)
-            .clamp(1, PIECES_MAX)
+        let fit = usize::try_from(u64::from(self.units) / units).unwrap_or(usize::MAX);
+        let useful = usize::try_from(BUSY_BYTES / bytes.max(1)).unwrap_or(usize::MAX);
+        fit.min(useful.max(PIECES_MIN)).clamp(1, PIECES_MAX)
     }
 }
+
+/// Bytes of one file under way that keep any line busy: what a connection takes at once.
+const BUSY_BYTES: u64 = 48 << 20;
+/// One on the way, one being synced, one being read.
+const PIECES_MIN: usize = 3;
 
 /// Chunks of one file in flight at most, however small they are: each is a stream.
 const PIECES_MAX: usize = 64;
@@ -63,6 +70,10 @@ mod tests {
         assert!(window.take(1).now_or_never().is_none());
         drop(all);
         assert_eq!(window.pieces(100 * UNIT), 1);
-        assert_eq!(Window::new(128 << 20).pieces(16 << 20), 8);
+        let window = Window::new(128 << 20);
+        assert_eq!(window.pieces(16 << 20), 3);
+        assert_eq!(window.pieces(64 << 20), 2);
+        assert_eq!(window.pieces(4 << 20), 12);
+        assert_eq!(window.pieces(1), PIECES_MAX);
     }
 }
