@@ -228,8 +228,12 @@ impl Client {
             let cause = match attempt {
                 Ok(part) => return Ok(part),
                 Err(error) if is_passing(&error) => error,
-                Err(error) if error.code == Code::Corrupt && corrupt < CORRUPT_MAX => {
+                // A chunk that is not there is damage too: the file says it has it.
+                Err(error) if matches!(error.code, Code::Corrupt | Code::NotFound) => {
                     corrupt += 1;
+                    if corrupt > CORRUPT_MAX {
+                        return Err(damaged(&error));
+                    }
                     error
                 }
                 Err(error) => return Err(error),
@@ -247,7 +251,7 @@ impl Client {
 
     async fn after_fetch(&self, live: &Arc<Live>, error: &Error) {
         match error.code {
-            Code::Corrupt => self.core.link.elsewhere(live),
+            Code::Corrupt | Code::NotFound => self.core.link.elsewhere(live),
             _ => self.after_chunk(live, error).await,
         }
     }
@@ -283,8 +287,7 @@ impl Client {
             return Err(Error::corrupt(format!(
                 "chunk {} came with other bytes from {}",
                 want.location.hash, live.address
-            ))
-            .hint("run `dfs fsck` on the file"));
+            )));
         }
         Ok(part)
     }
@@ -323,4 +326,17 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// What a node said of its copy, as news about the file.
+fn damaged(error: &Error) -> Error {
+    let place = match &error.path {
+        Some(path) => format!("{path}: "),
+        None => String::new(),
+    };
+    Error::corrupt(format!(
+        "no node has its content whole ({place}{})",
+        error.message
+    ))
+    .hint("put it again or restore it from a backup; `dfs fsck` shows all damage")
 }
