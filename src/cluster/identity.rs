@@ -56,7 +56,7 @@ impl Identity {
         let text = read_text(path)?.ok_or_else(|| {
             Error::new(Code::Denied, "no identity (the file does not exist)")
                 .at(path.display())
-                .hint("run `dfs login HOST:PORT --token T`, or name another file with --identity")
+                .hint("name another file with --identity; a node keeps one in DIR/admin.dfs")
         })?;
         Self::parse(path, &text)
     }
@@ -225,7 +225,7 @@ mod tests {
     fn a_missing_file_says_how_to_get_one() {
         let error = Identity::load(Path::new("/nonexistent/identity.dfs")).unwrap_err();
         assert_eq!(error.code, Code::Denied);
-        assert!(error.to_string().contains("dfs login"), "{error}");
+        assert!(error.to_string().contains("admin.dfs"), "{error}");
         assert!(error.to_string().contains("--identity"), "{error}");
     }
 

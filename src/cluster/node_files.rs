@@ -18,6 +18,11 @@ const WHAT: &str = "data directory";
 /// What a directory may hold before `node` is written: a first start that was cut off.
 const BEFORE_META: [&str; 5] = [CREDENTIALS, AUTHORITY, "lock", "admin.dfs", "first-start"];
 
+/// What only a node that has begun has.
+const STORES: [&str; 7] = [
+    "log", "meta", "chunks", "packs", "index", "starts", "reserve",
+];
+
 /// Which node of which cluster a data directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeMeta {
@@ -65,8 +70,14 @@ struct AuthorityText {
 
 /// Makes a data directory (mode 0700: it holds keys and everyone's data) if there is none.
 pub fn prepare_dir(dir: &Path) -> Result<()> {
-    if dir.is_dir() {
-        return Ok(());
+    match std::fs::metadata(dir) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => {
+            return Err(Error::usage("it is not a directory")
+                .at(dir.display())
+                .hint("name the node's directory with --data"));
+        }
+        Err(_) => {}
     }
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -186,19 +197,31 @@ fn load_authority(dir: &Path, what: &str) -> Result<Option<Authority>> {
 }
 
 /// An empty directory, or one that a first start left before it wrote `node`, is no node's yet.
-/// With anything else in it, its `node` file was lost: to start as a new node there would throw
-/// away what others count on.
+/// With a store in it, its `node` file was lost: to start as a new node there would throw away
+/// what others count on. With anything else in it, it is somebody's other directory.
 fn no_node_yet(dir: &Path) -> Result<Option<NodeFiles>> {
     let fail = |e: &std::io::Error| Error::io("list", dir, e);
+    let mut foreign = None;
     for entry in std::fs::read_dir(dir).map_err(|e| fail(&e))? {
         let name = entry.map_err(|e| fail(&e))?.file_name();
         let name = name.to_string_lossy();
         let known = BEFORE_META.contains(&&*name) || name.ends_with(".tmp");
-        if !known && name != "lost+found" {
+        if STORES.contains(&&*name) {
             return Err(missing(&dir.join(META)));
         }
+        if !known && name != "lost+found" {
+            foreign.get_or_insert(name.into_owned());
+        }
     }
-    Ok(None)
+    match foreign {
+        None => Ok(None),
+        Some(name) => Err(Error::usage(format!(
+            "not a data directory (it holds `{}`)",
+            name.escape_debug()
+        ))
+        .at(dir.display())
+        .hint("name an empty or a new directory with --data")),
+    }
 }
 
 fn missing(path: &Path) -> Error {

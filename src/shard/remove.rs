@@ -106,7 +106,7 @@ fn judge(
 pub(super) fn not_empty<T>(entries: u64) -> Step<T> {
     refuse_hint(
         Code::NotEmpty,
-        format!("the directory is not empty ({entries} entries below it)"),
+        format!("the directory is not empty (entries below it: {entries})"),
         "use `dfs rm -r` to remove everything below it",
     )
 }

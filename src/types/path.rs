@@ -68,6 +68,9 @@ impl DfsPath {
                 .at(shown)
                 .hint(hint))
         };
+        if text.is_empty() {
+            return Err(Error::usage("bad path (empty)").hint("remote paths begin with `/`"));
+        }
         if !text.starts_with('/') {
             return refuse("not absolute", "remote paths begin with `/`");
         }

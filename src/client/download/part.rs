@@ -224,7 +224,10 @@ impl Drop for PartFile {
 fn open_locked(target: &Path, part: &Path, options: &OpenOptions) -> Result<File> {
     let io = |verb: &'static str| move |e: std::io::Error| Error::io(verb, part, &e);
     for _ in 0..OPENED_MAX {
-        let file = options.open(part).map_err(io("make the file"))?;
+        let file = options.open(part).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => no_directory(target),
+            _ => io("make the file")(e),
+        })?;
         match file.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => return Err(in_use(target)),
@@ -271,6 +274,12 @@ pub(super) fn check_target(target: &Path, force: bool) -> Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(Error::io("look at it", target, &e)),
     }
+}
+
+fn no_directory(target: &Path) -> Error {
+    Error::not_found("the local directory to put it in does not exist")
+        .at(target.display())
+        .hint("make it first")
 }
 
 fn exists(target: &Path) -> Error {

@@ -91,8 +91,10 @@ impl Walk {
 
     fn enter(&mut self, path: &Path, remote: DfsPath, meta: &Metadata) -> Result<Item> {
         if meta.is_symlink() {
-            return Err(Error::failed("symbolic links cannot be stored yet")
-                .hint("put the file that it points to"));
+            return Err(
+                Error::failed("it is a symbolic link (symbolic links are not stored)")
+                    .hint("put the file that it points to"),
+            );
         }
         if meta.is_file() {
             return Ok(Item::File(FoundFile {
