@@ -48,7 +48,9 @@ fn acknowledged_files_survive_kills_under_load() {
         });
         node.kill();
         stop.store(true, Ordering::Relaxed);
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        writers
+            .into_iter()
+            .for_each(|writer| writer.join().unwrap());
         node.run();
         check(&node, &known.lock().unwrap());
     }
@@ -70,7 +72,10 @@ fn write(
         let seed = round * 1_000_000 + writer * 10_000 + number;
         let (local, remote) = (home.join(format!("w{writer}")), format!("/k/f{seed}"));
         std::fs::write(&local, content(seed)).unwrap();
-        known.lock().unwrap().insert(remote.clone(), Known::Open(seed));
+        known
+            .lock()
+            .unwrap()
+            .insert(remote.clone(), Known::Open(seed));
         let status = std::process::Command::new(support::program())
             .env_clear()
             .env("HOME", home)
@@ -95,16 +100,24 @@ fn check(node: &Node, known: &BTreeMap<String, Known>) {
     for name in &listed {
         assert!(known.contains_key(name), "{name} was never put");
     }
+    let back = node.path("back");
+    let _ = std::fs::remove_dir_all(&back);
+    node.dfs(&["get", "-q", "-r", "/k", "back"]).ok();
     for (name, state) in known {
         let (seed, acknowledged) = match state {
             Known::There(seed) => (*seed, true),
             Known::Open(seed) => (*seed, false),
         };
-        assert!(listed.contains(name) || !acknowledged, "{name} was acknowledged and is gone");
+        assert!(
+            listed.contains(name) || !acknowledged,
+            "{name} was acknowledged and is gone"
+        );
         if listed.contains(name) {
-            let back = node.path("back");
-            node.dfs(&["get", "-f", name, back.to_str().unwrap()]).ok();
-            assert!(std::fs::read(back).unwrap() == content(seed), "{name} has other bytes");
+            let local = back.join(name.strip_prefix("/k/").unwrap());
+            assert!(
+                std::fs::read(local).unwrap() == content(seed),
+                "{name} has other bytes"
+            );
         }
     }
     node.dfs(&["fsck"]).ok();

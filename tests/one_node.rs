@@ -28,14 +28,21 @@ fn a_tree_goes_in_and_comes_out_the_same() {
 fn a_pipe_goes_in_and_ranges_come_out() {
     let node = Node::start();
     let content = bytes(7, 20_000_000);
-    let stored = node.dfs_with(&["--json", "put", "-", "/piped"], &content).json();
-    let stored = if stored.is_array() { stored[0].clone() } else { stored };
+    let stored = node
+        .dfs_with(&["--json", "put", "-", "/piped"], &content)
+        .json();
+    let stored = if stored.is_array() {
+        stored[0].clone()
+    } else {
+        stored
+    };
     assert_eq!(stored["size"], 20_000_000);
     assert_eq!(stored["version"], 1);
     assert_eq!(stored["hash"], blake3::hash(&content).to_hex().to_string());
     node.dfs(&["get", "/piped", "back"]).ok();
     assert!(std::fs::read(node.path("back")).unwrap() == content);
-    node.dfs(&["get", "--range", "16777000-16777999", "/piped", "part"]).ok();
+    node.dfs(&["get", "--range", "16777000-16777999", "/piped", "part"])
+        .ok();
     assert!(std::fs::read(node.path("part")).unwrap() == content[16_777_000..16_778_000]);
 }
 
@@ -46,10 +53,18 @@ fn a_put_never_drops_a_write_it_has_not_seen() {
     node.write("b", b"two");
     node.dfs(&["put", "a", "/f"]).ok();
     let refused = node.dfs(&["--json", "put", "b", "/f"]).error(4);
-    assert_eq!((&refused["code"], &refused["current_version"]), (&"exists".into(), &1.into()));
+    assert_eq!(
+        (&refused["code"], &refused["current_version"]),
+        (&"exists".into(), &1.into())
+    );
     node.dfs(&["put", "--overwrite", "b", "/f"]).ok();
-    let stale = node.dfs(&["--json", "put", "--if-version", "1", "a", "/f"]).error(4);
-    assert_eq!((&stale["code"], &stale["current_version"]), (&"conflict".into(), &2.into()));
+    let stale = node
+        .dfs(&["--json", "put", "--if-version", "1", "a", "/f"])
+        .error(4);
+    assert_eq!(
+        (&stale["code"], &stale["current_version"]),
+        (&"conflict".into(), &2.into())
+    );
     node.dfs(&["put", "--if-version", "2", "a", "/f"]).ok();
     assert_eq!(node.dfs(&["cat", "/f"]).ok(), "one");
 
@@ -110,8 +125,13 @@ fn everything_is_there_after_a_stop_and_a_start() {
 #[test]
 fn a_second_process_on_the_data_directory_is_refused() {
     let node = Node::start();
-    let second = node.command(&["serve", "--data", "data", "--listen", "127.0.0.1:0"]).output();
+    let second = node
+        .command(&["serve", "--data", "data", "--listen", "127.0.0.1:0"])
+        .output();
     let second = second.unwrap();
     assert_eq!(second.status.code(), Some(7));
-    assert!(String::from_utf8_lossy(&second.stderr).contains("in use"), "{second:?}");
+    assert!(
+        String::from_utf8_lossy(&second.stderr).contains("in use"),
+        "{second:?}"
+    );
 }

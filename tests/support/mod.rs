@@ -200,6 +200,88 @@ impl Node {
     }
 }
 
+impl Node {
+    /// A home with no node in it yet; `run` starts one.
+    pub fn stopped() -> Node {
+        let home = tempfile::tempdir().unwrap();
+        Node {
+            home,
+            child: None,
+            address: String::new(),
+            args: Vec::new(),
+        }
+    }
+
+    /// Begins a start and kills it after `delay`, whatever it is at.
+    pub fn start_and_kill(&self, delay: Duration) {
+        let mut child = self
+            .command(&["serve", "--data", "data", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(delay);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Runs `dfs serve ARGS`, which must end by itself.
+    #[track_caller]
+    pub fn refused(&self, args: &[&str]) -> Ran {
+        let mut child = self
+            .command(&["serve"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut status = None;
+        until(READY_WITHIN, "`serve` refuses", || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        ran(child.wait_with_output().unwrap())
+    }
+
+    /// Files below a part of the data directory.
+    pub fn data_files(&self, part: &str) -> Vec<PathBuf> {
+        let top = self.path("data").join(part);
+        let mut files: Vec<_> = tree(&top).into_keys().map(|name| top.join(name)).collect();
+        files.sort();
+        files
+    }
+
+    /// Starts the process on the data directory; `Err` with what it said if it ended instead.
+    pub fn try_run(&mut self) -> Result<(), String> {
+        let before = self.log().len();
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run()));
+        ran.map_err(|_| self.log()[before..].to_owned())
+    }
+}
+
+/// Flips bits of a file.
+pub fn flip(file: &Path, offset: u64, len: usize) {
+    use std::os::unix::fs::FileExt;
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(file)
+        .unwrap();
+    let mut bytes = vec![0; len];
+    opened.read_exact_at(&mut bytes, offset).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 0x5a);
+    opened.write_all_at(&bytes, offset).unwrap();
+}
+
+/// Where these bytes are in a file, the last time.
+pub fn find(file: &Path, what: &[u8]) -> Option<u64> {
+    let bytes = std::fs::read(file).unwrap();
+    let at = bytes
+        .windows(what.len())
+        .rposition(|window| window == what)?;
+    Some(at as u64)
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
