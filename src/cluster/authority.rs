@@ -149,6 +149,34 @@ impl Authority {
         })
     }
 
+    /// New credentials for the same subject when less than a third of `days` is left of the old
+    /// ones; `None` while they last. They hold from when the old ones did, so that a clock that
+    /// was once far ahead does not leave a certificate that nobody believes yet.
+    ///
+    /// # Errors
+    /// `corrupt` when the old certificate cannot be read; else as [`Authority::issue`].
+    pub fn renewed(
+        &self,
+        rng: &dyn Rng,
+        old: &Credentials,
+        serial: u64,
+        (now, days): (WallTime, u32),
+        addresses: &[String],
+    ) -> Result<Option<Credentials>> {
+        let facts = old.facts()?;
+        let third = i64::from(days).saturating_mul(DAY_MS) / 3;
+        if facts.not_after.0.saturating_sub(now.0) >= third {
+            return Ok(None);
+        }
+        let fresh = Validity::days(now, days);
+        let validity = Validity {
+            not_before: facts.not_before.min(fresh.not_before),
+            not_after: fresh.not_after,
+        };
+        self.issue(rng, &facts.subject, serial, validity, addresses)
+            .map(Some)
+    }
+
     /// The key is the certificate's: otherwise everything issued would be refused by everyone.
     fn check_key(&self) -> Result<()> {
         let pair = key_pair(&self.key)?;
@@ -308,6 +336,25 @@ mod tests {
             assert_eq!(facts.not_before.0, NOW.0 - DAY_MS);
             assert_eq!(facts.not_after, validity.not_after);
             assert_eq!(credentials.ca, authority.certificate());
+        }
+    }
+
+    #[test]
+    fn renews_in_the_last_third_and_keeps_the_subject() {
+        let rng = test_rng(5);
+        let authority =
+            Authority::create(&rng, ClusterId([7; 16]), Validity::days(NOW, CA_DAYS)).unwrap();
+        let subject = Subject::user("alice", "staff", true).unwrap();
+        let old = authority.issue(&rng, &subject, 1, Validity::days(NOW, 300), &[]).unwrap();
+        let after = |days: i64| WallTime(NOW.0 + days * DAY_MS);
+        let renewed = |now| authority.renewed(&rng, &old, 2, (now, 300), &[]).unwrap();
+        assert!(renewed(NOW).is_none());
+        assert!(renewed(after(199)).is_none());
+        for now in [after(201), after(299), after(1_000)] {
+            let facts = renewed(now).unwrap().facts().unwrap();
+            assert_eq!((facts.subject, facts.serial), (subject.clone(), 2));
+            assert_eq!(facts.not_before.0, NOW.0 - DAY_MS);
+            assert_eq!(facts.not_after.0, now.0 + 300 * DAY_MS);
         }
     }
 

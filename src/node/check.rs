@@ -16,6 +16,8 @@ use std::sync::Arc;
 const PAGES_AT_ONCE: usize = 64;
 /// Problems reported; more are counted.
 const PROBLEMS_MAX: usize = 1_000;
+/// Places named of what the start found damaged.
+const DAMAGE_TOLD: usize = 10;
 
 impl Node {
     /// Checks the shard that holds `path`, and its chunks; with `chunks` every byte of them.
@@ -34,6 +36,7 @@ impl Node {
         self.check_references(&mut report).await?;
         let (stored, bytes) = self.chunks.totals();
         (report.chunks, report.chunk_bytes) = (stored, bytes);
+        report.problems.extend(self.damage_found_at_start());
         if chunks {
             report.problems.extend(self.chunks.check().await?.problems);
         }
@@ -80,8 +83,12 @@ impl Node {
         len: u64,
         report: &mut FsckReport,
     ) -> Result<()> {
-        match self.chunks.have(hash).await? {
-            Some(stored) if stored == len => {}
+        let stored = self.chunks.present(hash).await?;
+        if stored == Some(len) || !self.is_referenced(hash).await? {
+            // Or cleaned up since its page was read.
+            return Ok(());
+        }
+        match stored {
             Some(stored) => report.problems.push(format!(
                 "inode {inode}: chunk {hash} has {stored} bytes, its manifest says {len}"
             )),
@@ -90,6 +97,57 @@ impl Node {
                 .push(format!("inode {inode}: chunk {hash} is missing")),
         }
         Ok(())
+    }
+}
+
+impl Node {
+    async fn is_referenced(&self, hash: ChunkHash) -> Result<bool> {
+        let read = move |view: &View| shard::read::is_referenced(view, &hash);
+        self.shard.read(ReadLevel::Linearizable, read).await
+    }
+
+    /// Of the chunks that the start did not find, those that files refer to.
+    pub(super) async fn find_lost(&self) -> Result<Vec<ChunkHash>> {
+        let mut lost = Vec::new();
+        for &hash in self.chunks.vanished_at_open() {
+            if self.is_referenced(hash).await? {
+                lost.push(hash);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Why chunks that files refer to cannot be read now.
+    pub(super) async fn lost_chunks(&self) -> Result<Vec<String>> {
+        let id = self.id;
+        let mut reasons = Vec::new();
+        let lost = self.garbage.lost.get().cloned().unwrap_or_default();
+        let stored = self.chunks.have_many(lost).await?;
+        let missing = stored.iter().filter(|stored| stored.is_none()).count();
+        if missing > 0 {
+            reasons.push(format!(
+                "node {id}: {missing} chunks that files need are missing; `dfs fsck` names the \
+                 files, put them again"
+            ));
+        }
+        let damaged = self.chunks.damaged_now();
+        if damaged > 0 {
+            reasons.push(format!(
+                "node {id}: {damaged} stored chunks are damaged; `dfs fsck --chunks` names them, \
+                 put their files again"
+            ));
+        }
+        Ok(reasons)
+    }
+
+    /// Damage that the start met in the chunk store, told until the next start.
+    pub(super) fn damage_found_at_start(&self) -> Vec<String> {
+        let damage = self.chunks.damage_at_open();
+        let mut told: Vec<String> = damage.iter().take(DAMAGE_TOLD).cloned().collect();
+        if damage.len() > DAMAGE_TOLD {
+            told.push(format!("and {} more in the node's log", damage.len() - DAMAGE_TOLD));
+        }
+        told
     }
 }
 

@@ -27,7 +27,7 @@ impl Node {
         len: u32,
         stream: &mut Stream,
     ) -> Result<()> {
-        self.tickets.check(ticket, &caller.user)?;
+        self.tickets.check(ticket, &caller.user, self.shard.proposer.time())?;
         if !matches!(ticket.right, TicketRight::Write { .. }) {
             return Err(Error::new(Code::Denied, "the ticket is not for writing"));
         }
@@ -36,6 +36,8 @@ impl Node {
                 "a chunk has 1 to {CHUNK_BYTES_MAX} bytes"
             )));
         }
+        // To the end: what is taken for stored must not go while it is.
+        let _held = self.garbage.pins.hold(hash).await;
         self.must_have_space()?;
         let mut writer = self.chunks.begin(hash, u64::from(len)).await?;
         // The writer holds memory and a place of the store: its bytes must not trickle.
@@ -63,8 +65,9 @@ impl Node {
     ) -> Result<bool> {
         // The first piece before the answer, so that damage found in it is an answer and not a
         // stream that ends early.
+        let now = self.shard.proposer.time();
         let first = async {
-            self.tickets.check_chunk(ticket, &caller.user, &hash, mac)?;
+            self.tickets.check_chunk(ticket, &caller.user, &hash, mac, now)?;
             if !matches!(ticket.right, TicketRight::Read { .. }) {
                 return Err(Error::new(Code::Denied, "the ticket is not for reading"));
             }
@@ -98,9 +101,8 @@ impl Node {
         Ok(false)
     }
 
-    /// Which of these chunks are here, for a user who proved that he references them. A chunk
-    /// that is here stays while the upload lives: nothing on this node deletes chunks sooner
-    /// than the grace time after their last arrival.
+    /// Which of these chunks are here, for a user who proved that he references them. To say so
+    /// counts as their arrival: see `garbage`.
     pub(super) async fn pin(
         &self,
         caller: &Caller,
@@ -112,10 +114,12 @@ impl Node {
                 "more than {HAVE_HASHES_MAX} hashes in one request"
             )));
         }
+        let now = self.shard.proposer.time();
         let mut here = Vec::with_capacity(hashes.len());
         for (hash, mac) in hashes {
-            self.tickets.check_chunk(ticket, &caller.user, &hash, mac)?;
-            here.push(self.chunks.have(hash).await?.is_some());
+            self.tickets.check_chunk(ticket, &caller.user, &hash, mac, now)?;
+            let _held = self.garbage.pins.hold(hash).await;
+            here.push(self.chunks.confirm(hash).await?.is_some());
         }
         Ok(Answer::Pinned(here))
     }

@@ -3,6 +3,7 @@
 //! nothing of identities, locks and sockets.
 
 use super::Node;
+use super::garbage::Garbage;
 use super::group::{Group, GroupContext, RootGroup};
 use super::metrics::Metrics;
 use super::tail;
@@ -213,6 +214,7 @@ impl Core {
             root: groups.root,
             shard: groups.shard,
             tickets: Tickets::default(),
+            garbage: Garbage::new(env.clock.clone()),
             metrics: Metrics::default(),
         });
         node.register(self.start).await?;

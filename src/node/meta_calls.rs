@@ -65,7 +65,8 @@ impl Node {
         asked.user = caller.user.clone();
         asked.group = caller.group.clone();
         let uploads: Vec<_> = asked.ops.iter().map(upload_of).collect();
-        let (outcomes, time) = self.shard.proposer.propose(asked, request.len()).await?;
+        let held = self.hold_references(&asked).await?;
+        let (outcomes, time) = self.propose_holding(asked, request.len(), held).await?;
         let expires = time.plus_ms(TICKET_MS);
         let tickets = uploads
             .into_iter()
@@ -262,8 +263,9 @@ impl Node {
         ))
     }
 
-    /// Cleans up deletions; with `now` also those that could still be brought back.
-    pub(super) async fn gc(&self, now: bool) -> Result<Answer> {
+    /// Cleans up deletions; with `now` also those that could still be brought back, and the chunks
+    /// that nothing refers to any more.
+    pub(super) async fn gc(self: &Arc<Self>, now: bool) -> Result<Answer> {
         let records = crate::limits::CLEANUP_BATCH_DEFAULT as u32;
         loop {
             let done = self
@@ -272,6 +274,9 @@ impl Node {
                 .chore(Chore::Cleanup { records, now })
                 .await?;
             if !done.more {
+                if now {
+                    self.census_now().await?;
+                }
                 let header = self
                     .shard
                     .read(ReadLevel::Linearizable, |view| shard::read::header(view));

@@ -12,11 +12,13 @@
 mod check;
 mod chunk_calls;
 mod core;
+mod garbage;
 mod group;
 mod machine;
 mod meta_calls;
 mod metrics;
 mod open;
+mod pins;
 mod proposer;
 mod reader;
 mod serve;
@@ -68,6 +70,7 @@ pub(crate) struct Node {
     /// The shard of `/`.
     pub shard: Arc<group::Group>,
     pub tickets: tickets::Tickets,
+    pub garbage: garbage::Garbage,
     pub metrics: metrics::Metrics,
 }
 

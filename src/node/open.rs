@@ -70,7 +70,7 @@ async fn open_once(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Resu
     let lock = DirLock::acquire(dir)?;
     remove_half_made(env, dir).await?;
     let (files, new) = match NodeFiles::load(dir)? {
-        Some(files) => (files, false),
+        Some(files) => (renewed(env, files, settings), false),
         None => {
             mark_first_start(env, dir).await?;
             (new_node(env, settings)?, true)
@@ -96,7 +96,7 @@ async fn open_once(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Resu
     }
     unmark_first_start(env, dir).await?;
     let admin = match Identity::load(&dir.join("admin.dfs")) {
-        Ok(identity) => Some(identity),
+        Ok(identity) => Some(renewed_admin(env, &files, identity)),
         Err(_) if files.authority.is_none() => None,
         Err(_) => Some(new_admin(env, &files)?),
     };
@@ -198,6 +198,45 @@ fn new_admin(env: &Env, files: &NodeFiles) -> Result<Identity> {
         addresses: Vec::new(),
         credentials,
     })
+}
+
+/// The node's files with a new certificate where the CA is and the old one ends soon. A failure
+/// is no reason not to start: what is left of the old one is used.
+fn renewed(env: &Env, mut files: NodeFiles, settings: &ServerSettings) -> NodeFiles {
+    let Some(authority) = &files.authority else {
+        return files;
+    };
+    let life = (env.clock.wall(), NODE_DAYS);
+    let addresses = settings.advertise.as_slice();
+    let new = authority.renewed(&*env.rng, &files.credentials, serial(env), life, addresses);
+    match new {
+        Ok(None) => {}
+        Ok(Some(credentials)) => {
+            files.credentials = credentials;
+            match files.write_credentials(&settings.data) {
+                Ok(()) => tracing::info!("the node's certificate was renewed"),
+                Err(error) => tracing::warn!(%error, "the node's new certificate is not kept"),
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the node's certificate could not be renewed"),
+    }
+    files
+}
+
+/// The administrator's identity, renewed like the node's; written when it is published.
+fn renewed_admin(env: &Env, files: &NodeFiles, identity: Identity) -> Identity {
+    let Some(authority) = &files.authority else {
+        return identity;
+    };
+    let life = (env.clock.wall(), ADMIN_DAYS);
+    match authority.renewed(&*env.rng, &identity.credentials, serial(env), life, &[]) {
+        Ok(None) => identity,
+        Ok(Some(credentials)) => Identity { credentials, ..identity },
+        Err(error) => {
+            tracing::warn!(%error, "the administrator's certificate could not be renewed");
+            identity
+        }
+    }
 }
 
 fn fold_options(settings: &ServerSettings) -> FoldOptions {

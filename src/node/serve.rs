@@ -117,7 +117,11 @@ async fn start(
     };
     let node = core.into_node(&env, groups, who).await?;
     if let Some(admin) = admin {
-        publish_admin(&settings.data, admin.with_addresses(vec![address]))?;
+        let admin = admin.with_addresses(vec![address]);
+        if let Err(error) = publish_admin(&settings.data, &admin) {
+            // A full disk, say: the node serves all the same, so that it can be deleted from.
+            tracing::warn!(%error, "the administrator's identity could not be written");
+        }
     }
     workers::start(&node);
     late.set(Arc::new(Calls(node.clone())));
@@ -129,9 +133,9 @@ async fn start(
 }
 
 /// Puts the administrator's identity where the operator and the local user's client look.
-fn publish_admin(data: &Path, admin: Identity) -> Result<()> {
+fn publish_admin(data: &Path, admin: &Identity) -> Result<()> {
     admin.save(&data.join("admin.dfs"))?;
-    match cluster::install_for_user(&admin) {
+    match cluster::install_for_user(admin) {
         Ok(cluster::Installed::KeptOther(path)) => {
             tracing::warn!(
                 path = %path.display(),

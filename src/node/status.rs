@@ -46,6 +46,12 @@ impl Node {
                 group.group, group.prefix
             ));
         }
+        let lost = self.lost_chunks().await?;
+        if !lost.is_empty() {
+            health = "red";
+            reasons.extend(lost);
+        }
+        reasons.extend(self.damage_found_at_start());
         let (chunks, chunk_bytes) = self.chunks.totals();
         let node = NodeView {
             node: self.id,

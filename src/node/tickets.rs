@@ -46,11 +46,15 @@ impl Tickets {
         Ok(proof(&key.key, right, user, chunk))
     }
 
-    /// Checks that a ticket is genuine and was made for this user.
-    pub fn check(&self, ticket: &Ticket, user: &str) -> Result<()> {
+    /// Checks that a ticket is genuine, was made for this user, and has not expired by `now`, the
+    /// time of the shard that made it.
+    pub fn check(&self, ticket: &Ticket, user: &str, now: ShardTime) -> Result<()> {
         let key = self.key_of(ticket)?;
         if !same(sign(&key, ticket), ticket.mac) || ticket.user != user {
             return Err(denied("the ticket is not genuine"));
+        }
+        if ticket.expires <= now {
+            return Err(denied("the ticket has expired"));
         }
         Ok(())
     }
@@ -62,8 +66,9 @@ impl Tickets {
         user: &str,
         chunk: &ChunkHash,
         shown: Mac,
+        now: ShardTime,
     ) -> Result<()> {
-        self.check(ticket, user)?;
+        self.check(ticket, user, now)?;
         // Not only by the ticket's key: the proof may be younger, made after a new day's key.
         let keys = self.keys.read();
         let covered = keys
@@ -139,6 +144,8 @@ mod tests {
     use super::*;
     use crate::types::{ContentId, Inode, UploadId};
 
+    const NOW: ShardTime = ShardTime(8);
+
     fn tickets() -> Tickets {
         let tickets = Tickets::default();
         tickets.set_keys(vec![TicketKey {
@@ -161,11 +168,11 @@ mod tests {
         let (mine, other) = (ChunkHash([1; 32]), ChunkHash([2; 32]));
         let ticket = tickets.issue(read(5), "ann", ShardTime(9)).unwrap();
         let proof = tickets.prove(&ticket.right, "ann", &mine).unwrap();
-        tickets.check_chunk(&ticket, "ann", &mine, proof).unwrap();
-        assert!(tickets.check_chunk(&ticket, "ann", &other, proof).is_err());
-        assert!(tickets.check_chunk(&ticket, "bob", &mine, proof).is_err());
+        tickets.check_chunk(&ticket, "ann", &mine, proof, NOW).unwrap();
+        assert!(tickets.check_chunk(&ticket, "ann", &other, proof, NOW).is_err());
+        assert!(tickets.check_chunk(&ticket, "bob", &mine, proof, NOW).is_err());
         let foreign = tickets.issue(read(6), "ann", ShardTime(9)).unwrap();
-        assert!(tickets.check_chunk(&foreign, "ann", &mine, proof).is_err());
+        assert!(tickets.check_chunk(&foreign, "ann", &mine, proof, NOW).is_err());
     }
 
     #[test]
@@ -178,9 +185,9 @@ mod tests {
         tickets.set_keys(keys.map(|(epoch, key)| TicketKey { epoch, key }).into());
         let young = tickets.prove(&ticket.right, "ann", &chunk).unwrap();
         assert_ne!(old, young);
-        tickets.check_chunk(&ticket, "ann", &chunk, old).unwrap();
-        tickets.check_chunk(&ticket, "ann", &chunk, young).unwrap();
-        assert!(tickets.check_chunk(&ticket, "bob", &chunk, young).is_err());
+        tickets.check_chunk(&ticket, "ann", &chunk, old, NOW).unwrap();
+        tickets.check_chunk(&ticket, "ann", &chunk, young, NOW).unwrap();
+        assert!(tickets.check_chunk(&ticket, "bob", &chunk, young, NOW).is_err());
     }
 
     #[test]
@@ -189,22 +196,30 @@ mod tests {
         let ticket = tickets.issue(read(5), "ann", ShardTime(9)).unwrap();
         let mut later = ticket.clone();
         later.expires = ShardTime(10_000);
-        assert!(tickets.check(&later, "ann").is_err());
+        assert!(tickets.check(&later, "ann", NOW).is_err());
         let mut wider = ticket.clone();
         wider.right = TicketRight::Write {
             upload: UploadId([0; 16]),
         };
-        assert!(tickets.check(&wider, "ann").is_err());
+        assert!(tickets.check(&wider, "ann", NOW).is_err());
         tickets.set_keys(vec![TicketKey {
             epoch: 5,
             key: [8; 32],
         }]);
         assert!(
-            tickets
-                .check(&ticket, "ann")
+            tickets.check(&ticket, "ann", NOW)
                 .unwrap_err()
                 .message
                 .contains("expired")
         );
+    }
+
+    #[test]
+    fn a_ticket_ends_with_its_time() {
+        let tickets = tickets();
+        let ticket = tickets.issue(read(5), "ann", ShardTime(9)).unwrap();
+        tickets.check(&ticket, "ann", ShardTime(8)).unwrap();
+        let refused = tickets.check(&ticket, "ann", ShardTime(9)).unwrap_err();
+        assert!(refused.message.contains("expired"), "{refused}");
     }
 }

@@ -29,8 +29,11 @@ const CHORES_EVERY: Duration = Duration::from_secs(1);
 const SLOW_CHORES_EVERY: Duration = Duration::from_secs(60);
 /// How often old versions are looked through.
 const VERSIONS_EVERY: Duration = Duration::from_secs(3_600);
-/// How often tickets get a new key.
-const TICKET_KEY_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// Tickets get a new key when the newest is so old, milliseconds of the time of the shard of `/`:
+/// the clock that tickets expire by. As three keys are kept, a ticket's lasts twice as long.
+const TICKET_KEY_EVERY_MS: u64 = 24 * 3_600_000;
+/// How often the key's age is looked at.
+const TICKET_KEY_LOOK: Duration = Duration::from_secs(600);
 /// Change rows are kept for this long, or up to this many bytes.
 const CHANGES_MS: u64 = 24 * 3_600_000;
 const CHANGES_BYTES: u64 = GIB;
@@ -46,6 +49,7 @@ pub(super) fn start(node: &Arc<Node>) {
     spawn.spawn("ticket keys", Box::pin(ticket_keys_loop(node.clone())));
     spawn.spawn("space", Box::pin(space_loop(node.clone())));
     spawn.spawn("slots", Box::pin(slots_loop(node.clone())));
+    spawn.spawn("garbage", Box::pin(super::garbage::run(node.clone())));
 }
 
 /// Removes slots that no replica uses any more, slice by slice.
@@ -325,7 +329,7 @@ async fn look<T: Send + 'static>(
     node.shard.read(crate::types::ReadLevel::Stale, read).await
 }
 
-fn any_in(view: &View, table: u8) -> Result<bool> {
+pub(super) fn any_in(view: &View, table: u8) -> Result<bool> {
     let mut any = false;
     let start = keys::table(table);
     view.scan(&start, keys::after(&start).as_deref(), &mut |_, _| {
@@ -358,25 +362,33 @@ fn oldest_lane(view: &View) -> Result<Option<u64>> {
     Ok(oldest)
 }
 
-/// Makes a new ticket key each day of running, and takes what the root group holds.
+/// Makes a new ticket key when the newest has its age, also across restarts.
 async fn ticket_keys_loop(node: Arc<Node>) {
     loop {
-        tokio::time::sleep(TICKET_KEY_EVERY).await;
         if let Err(error) = node.renew_ticket_key().await {
             tracing::warn!(%error, "no new ticket key; the old one serves on");
         }
+        tokio::time::sleep(TICKET_KEY_LOOK).await;
     }
 }
 
 impl Node {
     async fn renew_ticket_key(&self) -> Result<()> {
         self.root.raft.read_barrier().await?;
-        let newest = root::ticket_keys(&self.root.machine.view()?)?;
-        let epoch = newest.last().map_or(1, |key| key.epoch + 1);
+        let (made, newest) = {
+            let view = self.root.machine.view()?;
+            let keys = root::ticket_keys(&view)?;
+            (root::newest_key_made(&view)?, keys.last().map_or(0, |key| key.epoch))
+        };
+        let now = self.shard.proposer.time();
+        if made.is_some_and(|made| now.since(made) < TICKET_KEY_EVERY_MS) {
+            return Ok(());
+        }
         let mut key = [0; 32];
         self.env.rng.fill(&mut key);
+        let epoch = newest + 1;
         self.root
-            .propose(&RootCommand::AddTicketKey(TicketKey { epoch, key }))
+            .propose(&RootCommand::AddTicketKeyAt(TicketKey { epoch, key }, now))
             .await?;
         self.take_ticket_keys()
     }

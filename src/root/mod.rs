@@ -7,11 +7,12 @@
 //! | 01 | cluster | | [`Cluster`] |
 //! | 02 | nodes | node id u64 | [`NodeRecord`] |
 //! | 03 | ticket keys | epoch u64 | [`TicketKey`] |
+//! | 04 | age of the newest ticket key | | [`ShardTime`] of the shard of `/` |
 
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::store::{Change, SlotRead, VisitRecord};
-use crate::types::{ClusterId, NodeId, WallTime};
+use crate::types::{ClusterId, NodeId, ShardTime, WallTime};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub const TICKET_KEYS_KEPT: u64 = 3;
 const CLUSTER: u8 = 1;
 const NODES: u8 = 2;
 const TICKET_KEYS: u8 = 3;
+const NEWEST_KEY_MADE: u8 = 4;
 
 /// The cluster as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +71,8 @@ pub enum RootCommand {
     NodeStarted(NodeRecord),
     /// From here on tickets are made with this key; the oldest goes.
     AddTicketKey(TicketKey),
+    /// The same, with the time of the shard of `/` at which it was made.
+    AddTicketKeyAt(TicketKey, ShardTime),
 }
 
 fn key(table: u8, number: u64) -> Bytes {
@@ -113,19 +117,28 @@ pub fn apply(view: &dyn SlotRead, command: &[u8]) -> Result<(Vec<Change>, Result
             }
             Ok((vec![(key(NODES, record.node.0), encoded(&record))], Ok(())))
         }
-        RootCommand::AddTicketKey(new) => {
-            let newest = ticket_keys(view)?.last().map_or(0, |key| key.epoch);
-            if new.epoch != newest + 1 {
-                // A repeated command, or another leader was first: its key serves as well.
-                return Ok((Vec::new(), Ok(())));
-            }
-            let mut changes = vec![(key(TICKET_KEYS, new.epoch), encoded(&new))];
-            if let Some(old) = new.epoch.checked_sub(TICKET_KEYS_KEPT) {
-                changes.push((key(TICKET_KEYS, old), None));
-            }
-            Ok((changes, Ok(())))
-        }
+        RootCommand::AddTicketKey(new) => add_ticket_key(view, &new, None),
+        RootCommand::AddTicketKeyAt(new, made) => add_ticket_key(view, &new, Some(made)),
     }
+}
+
+fn add_ticket_key(
+    view: &dyn SlotRead,
+    new: &TicketKey,
+    made: Option<ShardTime>,
+) -> Result<(Vec<Change>, Result<()>)> {
+    let newest = ticket_keys(view)?.last().map_or(0, |key| key.epoch);
+    if new.epoch != newest + 1 {
+        // A repeated command, or another leader was first: its key serves as well.
+        return Ok((Vec::new(), Ok(())));
+    }
+    let mut changes = vec![(key(TICKET_KEYS, new.epoch), encoded(new))];
+    if let Some(old) = new.epoch.checked_sub(TICKET_KEYS_KEPT) {
+        changes.push((key(TICKET_KEYS, old), None));
+    }
+    let made = made.and_then(|made| encoded(&made));
+    changes.push((Bytes::from_static(&[NEWEST_KEY_MADE]), made));
+    Ok((changes, Ok(())))
 }
 
 /// Changes of several commands over one view, so that each sees those before it. Root records
@@ -206,6 +219,11 @@ pub fn nodes(view: &dyn SlotRead) -> Result<Vec<NodeRecord>> {
 /// The keys tickets may have been made with, oldest first.
 pub fn ticket_keys(view: &dyn SlotRead) -> Result<Vec<TicketKey>> {
     table(view, TICKET_KEYS)
+}
+
+/// When the newest ticket key was made, in the time of the shard of `/`; `None`: not known.
+pub fn newest_key_made(view: &dyn SlotRead) -> Result<Option<ShardTime>> {
+    view.get(&[NEWEST_KEY_MADE])?.map(|bytes| codec::decode(&bytes)).transpose()
 }
 
 fn table<T: serde::de::DeserializeOwned>(view: &dyn SlotRead, table: u8) -> Result<Vec<T>> {
@@ -305,6 +323,20 @@ mod tests {
             .map(|key| key.epoch)
             .collect();
         assert_eq!(kept, [3, 4, 5]);
+    }
+
+    #[test]
+    fn the_age_of_the_newest_ticket_key_is_kept() {
+        let mut records = founded();
+        assert_eq!(newest_key_made(&records).unwrap(), None);
+        let key = |epoch| TicketKey { epoch, key: [0; 32] };
+        records.apply(&RootCommand::AddTicketKeyAt(key(2), ShardTime(70))).unwrap();
+        // Another was first: its age counts.
+        records.apply(&RootCommand::AddTicketKeyAt(key(2), ShardTime(90))).unwrap();
+        assert_eq!(newest_key_made(&records).unwrap(), Some(ShardTime(70)));
+        records.apply(&RootCommand::AddTicketKey(key(3))).unwrap();
+        assert_eq!(newest_key_made(&records).unwrap(), None);
+        assert_eq!(ticket_keys(&records).unwrap().len(), 3);
     }
 
     #[test]

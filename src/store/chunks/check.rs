@@ -53,6 +53,37 @@ pub(super) async fn verify(core: &Arc<Core>, hash: ChunkHash) -> Result<u64> {
     Ok(len)
 }
 
+/// Length of a chunk that is here by the index, and as far as it is looked at, on disk; `None`:
+/// it must be written (again).
+pub(super) async fn confirm(
+    core: &Arc<Core>,
+    hash: ChunkHash,
+    read_small: bool,
+) -> Result<Option<u64>> {
+    let Some(location) = core.usable(hash).await? else {
+        return Ok(None);
+    };
+    let sound = match location {
+        Location::Pack { .. } if !read_small => true,
+        Location::Pack { .. } => match core.find(hash).await {
+            Ok(_) => true,
+            Err(error) if matches!(error.code, Code::Corrupt | Code::NotFound) => false,
+            Err(error) => return Err(error),
+        },
+        Location::File { len } => match core.large.looks_whole(hash, len).await? {
+            Some(whole) => whole,
+            None => {
+                core.large.settled(hash).await;
+                if core.index.get(hash).await? == Some(location) {
+                    core.damaged(hash, core.missing(hash, location));
+                }
+                false
+            }
+        },
+    };
+    Ok(sound.then_some(location.len()))
+}
+
 /// Verifies everything.
 pub(super) async fn verify_all(core: &Arc<Core>) -> Result<ChunkReport> {
     let mut report = ChunkReport::default();

@@ -120,7 +120,7 @@ impl Core {
         }
     }
 
-    fn missing(&self, hash: ChunkHash, location: Location) -> Damage {
+    pub fn missing(&self, hash: ChunkHash, location: Location) -> Damage {
         let (path, offset) = match location {
             Location::Pack { place, .. } => (self.packs.path(place.pack), place.offset),
             Location::File { .. } => (self.large.path(hash), 0),

@@ -63,6 +63,10 @@ impl Quarantine {
         self.hashes.lock().contains(hash)
     }
 
+    pub fn len(&self) -> u64 {
+        self.hashes.lock().len() as u64
+    }
+
     pub fn end(&self, hash: &ChunkHash) {
         self.hashes.lock().remove(hash);
     }

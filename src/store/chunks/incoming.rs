@@ -166,6 +166,7 @@ impl ChunkWriter {
         let data = self.gathered.take();
         let core = &self.store.core;
         self.matches(super::core::hash_of(&core.env, data.clone()).await)?;
+        self.store.confirm(self.hash).await?;
         let (hash, len, permit) = (self.hash, self.len as u32, self.permit.take());
         let put = |reply| {
             Op::Put(Put {
@@ -268,7 +269,7 @@ impl ChunkWriter {
         let Some(Location::Pack { .. }) = core.index.get(self.hash).await? else {
             return Ok(false);
         };
-        if !core.quarantine.holds(&self.hash) {
+        if self.store.confirm(self.hash).await?.is_some() {
             return Ok(true);
         }
         let hash = self.hash;

@@ -158,6 +158,21 @@ impl LargeFiles {
         })
     }
 
+    /// True if a chunk's file has the right length and its footer; `None`: there is no file. What
+    /// is between is not read.
+    pub async fn looks_whole(&self, hash: ChunkHash, len: u64) -> Result<Option<bool>> {
+        let path = self.path(hash);
+        let file = match self.env.disk.open(&path, OpenMode::Read).await {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("open chunk", &path, &e)),
+        };
+        let footer = self.footer(file.as_ref()).await;
+        Ok(Some(footer.is_some_and(|footer| {
+            footer.hash == hash && footer.len == len
+        })))
+    }
+
     /// What a chunk file says of itself; `None` when it says nothing credible.
     pub async fn footer(&self, file: &dyn DiskFile) -> Option<Footer> {
         let file_len = file.len().await.ok()?;

@@ -91,7 +91,7 @@ pub use store::ChunkStore;
 use crate::types::ChunkHash;
 
 /// The hash behind this one; `None` behind the last.
-fn after(hash: ChunkHash) -> Option<ChunkHash> {
+pub fn after(hash: ChunkHash) -> Option<ChunkHash> {
     let mut next = hash.0;
     for byte in next.iter_mut().rev() {
         let (sum, carried) = byte.overflowing_add(1);

@@ -30,16 +30,40 @@ pub(super) struct Recovered {
     /// The newest pack, if it takes more.
     pub current: Option<Current>,
     pub next_pack: u64,
-    /// Damage, each with file and offset.
+    pub found: Found,
+}
+
+/// What is told of it; each list is bounded.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Damage and what a crash left, each with file and offset.
     pub problems: Vec<String>,
+    /// Damage alone.
+    pub damage: Vec<String>,
+    /// Chunks without their file.
+    pub vanished: Vec<ChunkHash>,
 }
 
 impl Recovered {
+    /// Damage.
     pub fn report(&mut self, problem: String) {
-        tracing::warn!(%problem, "found at opening the chunk store");
-        if self.problems.len() < PROBLEMS_MAX {
-            self.problems.push(problem);
+        if self.found.damage.len() < PROBLEMS_MAX {
+            self.found.damage.push(problem.clone());
         }
+        self.residue(problem);
+    }
+
+    /// What a crash leaves: never acknowledged, unless its disk lost it.
+    pub fn residue(&mut self, problem: String) {
+        tracing::warn!(%problem, "found at opening the chunk store");
+        if self.found.problems.len() < PROBLEMS_MAX {
+            self.found.problems.push(problem);
+        }
+    }
+
+    pub fn vanished(&mut self, hashes: impl Iterator<Item = ChunkHash>) {
+        let room = PROBLEMS_MAX.saturating_sub(self.found.vanished.len());
+        self.found.vanished.extend(hashes.take(room));
     }
 }
 
@@ -76,7 +100,7 @@ pub(super) async fn recover_packs(core: &Core, out: &mut Recovered) -> Result<()
         .copied()
         .collect();
     if !lost.is_empty() {
-        let chunks = sweep(core, |place, _| lost.contains(&place.pack)).await?;
+        let chunks = sweep(core, |place, _| lost.contains(&place.pack), out).await?;
         if chunks > 0 {
             let names: Vec<String> = lost.iter().map(u64::to_string).collect();
             let dir = core.packs.dir().display();
@@ -123,7 +147,7 @@ async fn recover_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered)
     let (good_end, tail_unreadable) = scan_records(core, &mut opening, out).await?;
     let mut row = core.index.row(pack).unwrap_or_default();
     if newest && row.records == 0 && !opening.header_sound && !tail_unreadable {
-        out.report(format!(
+        out.residue(format!(
             "{}: removed; its making was not finished and it holds no record",
             core.packs.path(pack).display()
         ));
@@ -297,7 +321,12 @@ async fn scan_records(
                 let path = core.packs.path(pack);
                 let offset = range.start;
                 let why = format!("{why}; {} bytes skipped", range.end - range.start);
-                out.report(Damage { path, offset, why }.to_string());
+                let problem = Damage { path, offset, why }.to_string();
+                // The last write before a crash looks like this.
+                match opening.newest && !unreadable && range.end >= opening.file_len {
+                    true => out.residue(problem),
+                    false => out.report(problem),
+                }
             }
         }
         if batch.len() >= BATCH {
@@ -354,7 +383,7 @@ async fn take_in(core: &Core, opening: &Opening, headers: Vec<RecordHeader>) -> 
 /// Bytes behind the last good record of the newest pack: never acknowledged, or damaged.
 async fn cut_tail(core: &Core, opening: &Opening, end: u64, out: &mut Recovered) -> Result<()> {
     let path = core.packs.path(opening.pack);
-    out.report(format!(
+    out.residue(format!(
         "{} at byte {end}: {} bytes behind the last good record were cut off",
         path.display(),
         opening.file_len - end
@@ -373,7 +402,7 @@ async fn truncated(core: &Core, opening: Opening, out: &mut Recovered) -> Result
     let behind = |place: Place, len: u32| {
         place.pack == pack && place.offset.saturating_add(HEADER_BYTES + u64::from(len)) > end
     };
-    let chunks = sweep(core, behind).await?;
+    let chunks = sweep(core, behind, out).await?;
     out.report(format!(
         "{} at byte {end}: the pack was {} bytes long; {chunks} chunks are gone",
         core.packs.path(pack).display(),
@@ -389,7 +418,11 @@ async fn truncated(core: &Core, opening: Opening, out: &mut Recovered) -> Result
 }
 
 /// Forgets all chunks whose record is at a place that `gone` names; returns how many.
-async fn sweep(core: &Core, gone: impl Fn(Place, u32) -> bool) -> Result<u64> {
+async fn sweep(
+    core: &Core,
+    gone: impl Fn(Place, u32) -> bool,
+    out: &mut Recovered,
+) -> Result<u64> {
     let mut from = Some(ChunkHash([0; 32]));
     let mut chunks = 0;
     while let Some(start) = from {
@@ -404,6 +437,7 @@ async fn sweep(core: &Core, gone: impl Fn(Place, u32) -> bool) -> Result<u64> {
             {
                 ledger.located(hash, Some(location), None);
                 ledger.died(place, len);
+                out.vanished([hash].into_iter());
                 chunks += 1;
             }
         }

@@ -10,7 +10,7 @@ use super::index::{Index, Location};
 use super::large::LargeFiles;
 use super::ops::{Op, QUEUE_MAX, Reply};
 use super::packs::Packs;
-use super::recovery::{self, Recovered};
+use super::recovery::{self, Found, Recovered};
 use super::survey;
 use super::{ChunkOptions, ChunkReader, ChunkReport, ChunkWriter};
 use crate::env::{Env, MetaBase};
@@ -28,7 +28,7 @@ pub struct ChunkStore {
     ops: mpsc::Sender<Op>,
     /// One compaction at a time; what it could not empty.
     compacting: Arc<tokio::sync::Mutex<Stuck>>,
-    problems_at_open: Vec<String>,
+    found: Found,
     /// Dropped with the store: ends its background tasks.
     _stop: watch::Sender<()>,
 }
@@ -107,7 +107,7 @@ impl ChunkStore {
             core,
             ops,
             compacting,
-            problems_at_open: found.problems,
+            found: found.found,
             _stop: stop,
         })
     }
@@ -124,6 +124,28 @@ impl ChunkStore {
     pub async fn have(&self, hash: ChunkHash) -> Result<Option<u64>> {
         let location = self.core.usable(hash).await?;
         Ok(location.map(|location| location.len()))
+    }
+
+    /// [`ChunkStore::have`], but what is on disk is looked at: a small chunk is read and verified;
+    /// a large one must have its file, of the right length and with its footer. Damage puts the
+    /// copy out of use.
+    pub async fn confirm(&self, hash: ChunkHash) -> Result<Option<u64>> {
+        check::confirm(&self.core, hash, true).await
+    }
+
+    /// [`ChunkStore::confirm`] without reading small chunks.
+    pub async fn present(&self, hash: ChunkHash) -> Result<Option<u64>> {
+        check::confirm(&self.core, hash, false).await
+    }
+
+    /// [`ChunkStore::have`] of many chunks, in the order asked.
+    pub async fn have_many(&self, hashes: Vec<ChunkHash>) -> Result<Vec<Option<u64>>> {
+        let located = self.core.index.get_many(hashes.clone()).await?;
+        let usable = |(hash, location): (&ChunkHash, Option<Location>)| {
+            let location = location.filter(|_| !self.core.quarantine.holds(hash));
+            location.map(|location| location.len())
+        };
+        Ok(hashes.iter().zip(located).map(usable).collect())
     }
 
     /// Reads and verifies `offset..offset+len` of a chunk.
@@ -202,9 +224,25 @@ impl ChunkStore {
         self.core.quarantine.found()
     }
 
+    /// Copies known to be damaged or missing now: out of use until they are written again.
+    pub fn damaged_now(&self) -> u64 {
+        self.core.quarantine.len()
+    }
+
     /// What opening found damaged or cut off, each with file and offset.
     pub fn problems_at_open(&self) -> &[String] {
-        &self.problems_at_open
+        &self.found.problems
+    }
+
+    /// [`ChunkStore::problems_at_open`] without what a crash leaves behind in good order.
+    pub fn damage_at_open(&self) -> &[String] {
+        &self.found.damage
+    }
+
+    /// Chunks that opening knew of and did not find: removed just before the process ended, or
+    /// lost; who references them can tell. At most 10,000.
+    pub fn vanished_at_open(&self) -> &[ChunkHash] {
+        &self.found.vanished
     }
 
     /// Compacts every pack of which half is dead; returns how many were removed. Runs by itself

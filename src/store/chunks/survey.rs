@@ -60,6 +60,7 @@ pub(super) async fn survey_files(core: &Core, out: &mut Recovered) -> Result<()>
             }
         }
         // Removed just before the process ended, or lost.
+        out.vanished(known.keys().copied());
         core.index.apply(Update {
             chunks: known
                 .into_iter()

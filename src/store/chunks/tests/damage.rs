@@ -217,3 +217,69 @@ async fn a_lost_pack_is_reported_and_its_chunks_are_not_there() {
     }
     assert_eq!(world.store.totals().0, 5);
 }
+
+/// Nobody has read the damage since the start: the bytes that come again heal it all the same.
+#[tokio::test(start_paused = true)]
+async fn a_put_heals_a_copy_that_was_damaged_before_the_start() {
+    for len in [500, 3_000] {
+        let chunks = [sample(1, len)];
+        let hash = ChunkHash::of(&chunks[0]);
+        let (disk, path) = disk_with(&chunks).await;
+        let record = disk.contents(&path).unwrap();
+        let at = record.windows(16).position(|bytes| bytes == &chunks[0][..16]).unwrap();
+        assert!(disk.flip_bit(&path, at as u64 + 100, 2));
+        let world = World::on(disk, INDEX, small()).await.unwrap();
+        world.put(&chunks[0]).await.unwrap();
+        assert_eq!(get(&world.store, hash).await.unwrap(), chunks[0]);
+        assert_eq!(world.store.damaged_now(), 0);
+        let world = world.restart(INDEX).await;
+        assert_eq!(get(&world.store, hash).await.unwrap(), chunks[0]);
+        assert!(world.store.check().await.unwrap().problems.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn confirm_believes_the_disk_and_not_the_index() {
+    let world = World::new(4).await;
+    let (small, large) = (sample(1, 500), sample(2, 3_000));
+    for bytes in [&small, &large] {
+        let hash = world.put(bytes).await.unwrap();
+        assert_eq!(world.store.confirm(hash).await.unwrap(), Some(bytes.len() as u64));
+    }
+    let disk = &world.handles.disk;
+    assert!(disk.flip_bit(Path::new("/node/packs/0000000001.pack"), 400, 1));
+    let small = ChunkHash::of(&small);
+    assert_eq!(world.store.present(small).await.unwrap(), Some(500));
+    assert_eq!(world.store.confirm(small).await.unwrap(), None);
+    let hash = ChunkHash::of(&large);
+    let file = world.store.core.large.path(hash);
+    assert!(disk.truncate(&file, 3_000));
+    assert_eq!(world.store.present(hash).await.unwrap(), None);
+    use crate::env::Disk;
+    disk.remove(&file).await.unwrap();
+    assert_eq!(world.store.have(hash).await.unwrap(), Some(3_000));
+    assert_eq!(world.store.present(hash).await.unwrap(), None);
+    assert_eq!(world.store.have(hash).await.unwrap(), None);
+    assert_eq!(world.store.damaged_now(), 2);
+    world.put(&large).await.unwrap();
+    assert_eq!(world.store.confirm(hash).await.unwrap(), Some(3_000));
+    assert_eq!(world.store.damaged_now(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vanished_chunk_file_is_told_and_a_torn_tail_is_no_damage() {
+    let large = [sample(2, 3_000)];
+    let (disk, path) = disk_with(&large).await;
+    use crate::env::Disk;
+    disk.remove(&path).await.unwrap();
+    let world = World::on(disk, INDEX, small()).await.unwrap();
+    assert_eq!(world.store.vanished_at_open(), [ChunkHash::of(&large[0])]);
+
+    let chunks = packed();
+    let (disk, path) = disk_with(&chunks).await;
+    let len = disk.contents(&path).unwrap().len() as u64;
+    assert!(disk.truncate(&path, len - 70));
+    let world = World::on(disk, "/node/empty", small()).await.unwrap();
+    assert!(!world.store.problems_at_open().is_empty());
+    assert_eq!(world.store.damage_at_open(), Vec::<String>::new());
+}

@@ -1,0 +1,385 @@
+//! Garbage: which chunks may go, and their removal. The only caller of `ChunkStore::remove`.
+//!
+//! A **census** goes through all stored chunks in order of their hashes, a page at a time. Of
+//! those that neither arrived nor were in use for the grace time it asks the shard, by a
+//! linearizable read, which are referenced (staged, current, old and deleted contents all are,
+//! until their records are cleaned up), and removes the others.
+//!
+//! # Why no commit loses a chunk
+//! A reference to a chunk that nothing referred to comes into being in one way only: a `Stage` or
+//! `Commit` that names it. (Copies, restored versions and undeleted files refer to what their
+//! source refers to in the same entry of the log.) The node holds the chunk (`pins`) before it
+//! looks whether it is stored, and until that entry is applied or known not to be; without the
+//! chunk it refuses. A removal takes a claim, as of a moment `T` before its read began, and the
+//! claim lives until the removal is done. Let the hold begin
+//! - **after the claim has ended**: the look finds no chunk, and the commit is refused;
+//! - **while the claim lives**: impossible, it waits;
+//! - **before the claim, ended by then**: either it ended at or after `T - grace`, then there is
+//!   no claim; or before `T`, then its entry was applied before the read began, the read saw the
+//!   reference, and nobody asks for a claim; unless it was cleaned up again: then it may go;
+//! - **before the claim, not ended**: there is no claim.
+//!
+//! So the grace time is not what this rests on. It spares uploads: their chunks arrive long
+//! before they are named in a `Stage` or `Commit`. After a crash the log is applied before the
+//! first linearizable read answers, so that holds need not survive it. Holds and claims never end
+//! early, because what they guard runs in tasks of its own: a client that goes away ends neither
+//! a proposal nor a removal.
+//!
+//! # Times
+//! All in the node's monotonic time, the start of the process counts as an arrival of everything.
+//! The grace is the `grace` of deleted files, at most 24 hours; `dfs gc --now` asks for none. It
+//! is never below one minute, and not below one hour while there is an unfinished upload
+//! anywhere in the shard: a page of its manifest may take so long to fill. After `--now` another
+//! census follows when each of these times has passed, for what was too young.
+//!
+//! Memory: one page of hashes, and the pins.
+
+use super::Node;
+use super::pins::{Hold, Pins};
+use super::workers::any_in;
+use crate::env::Clock;
+use crate::error::{Code, Error, Result};
+use crate::limits::GRACE_MS_DEFAULT;
+use crate::shard::command::{Op, Request};
+use crate::shard::records::{ChunkRef, Outcome};
+use crate::shard::{keys, read};
+use crate::store::chunks::{self, ChunkStore};
+use crate::types::{ChunkHash, ReadLevel, ShardTime};
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// The longest grace, whatever the setting for deleted files is.
+const GRACE_MAX: Duration = Duration::from_millis(GRACE_MS_DEFAULT);
+/// The shortest, while there are unfinished uploads and while there are none.
+const GRACE_MIN_UPLOADS: Duration = Duration::from_secs(3_600);
+const GRACE_MIN: Duration = Duration::from_secs(60);
+/// Chunks asked about in one read: each is a short scan.
+const PAGE: usize = 256;
+/// Removals at once: those of packed chunks share their syncs.
+const REMOVALS: usize = 64;
+/// How often the worker looks whether a census is due.
+const LOOK: Duration = Duration::from_secs(10);
+/// How often there is a census: four times within the grace, between these.
+const EVERY_MIN: Duration = Duration::from_secs(60);
+const EVERY_MAX: Duration = Duration::from_secs(3_600);
+
+/// What the node needs for garbage.
+pub struct Garbage {
+    pub pins: Arc<Pins>,
+    /// One census at a time.
+    running: tokio::sync::Mutex<()>,
+    /// When the censuses that follow a hurried one are due, in order.
+    again: Mutex<Vec<Duration>>,
+    /// Chunks that the start did not find although files refer to them; known soon after it.
+    pub lost: OnceLock<Vec<ChunkHash>>,
+}
+
+impl Garbage {
+    pub fn new(clock: Arc<dyn Clock>) -> Garbage {
+        Garbage {
+            pins: Pins::new(clock),
+            running: tokio::sync::Mutex::default(),
+            again: Mutex::default(),
+            lost: OnceLock::new(),
+        }
+    }
+
+    /// True if a census that follows a hurried one is due.
+    fn take_due(&self, now: Duration) -> bool {
+        let mut again = self.again.lock();
+        let before = again.len();
+        again.retain(|due| *due > now);
+        again.len() < before
+    }
+}
+
+/// Whether a census may take what arrived not long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hurry {
+    /// As long as deleted files can be brought back, milliseconds.
+    No { grace_ms: u64 },
+    /// As short as it can be.
+    Now,
+}
+
+impl Hurry {
+    fn grace(self) -> Grace {
+        let wanted = match self {
+            Hurry::Now => Duration::ZERO,
+            Hurry::No { grace_ms } => Duration::from_millis(grace_ms).min(GRACE_MAX),
+        };
+        Grace {
+            quiet: wanted.max(GRACE_MIN),
+            uploads: wanted.max(GRACE_MIN_UPLOADS),
+        }
+    }
+}
+
+/// How long an unused chunk stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Grace {
+    /// While nothing is being uploaded; the shorter one.
+    quiet: Duration,
+    /// While there are unfinished uploads.
+    uploads: Duration,
+}
+
+/// What one census did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Swept {
+    /// Chunks stored.
+    pub seen: u64,
+    /// Chunks removed, and their bytes.
+    pub removed: u64,
+    pub bytes: u64,
+}
+
+/// An answer about some chunks, of one state of the shard not older than the question.
+struct Known {
+    /// In the order asked.
+    referenced: Vec<bool>,
+    /// There are unfinished uploads.
+    uploads: bool,
+}
+
+/// Who knows which chunks are referenced.
+trait References: Send + Sync {
+    fn ask(&self, hashes: Vec<ChunkHash>) -> BoxFuture<'_, Result<Known>>;
+}
+
+impl References for Node {
+    fn ask(&self, hashes: Vec<ChunkHash>) -> BoxFuture<'_, Result<Known>> {
+        Box::pin(self.shard.read(ReadLevel::Linearizable, move |view| {
+            let referenced = hashes.iter().map(|hash| read::is_referenced(view, hash));
+            Ok(Known {
+                referenced: referenced.collect::<Result<_>>()?,
+                uploads: any_in(view, keys::UPLOADS)?,
+            })
+        }))
+    }
+}
+
+/// One census.
+struct Census<'a> {
+    chunks: &'a Arc<ChunkStore>,
+    pins: &'a Arc<Pins>,
+    references: &'a dyn References,
+    clock: &'a dyn Clock,
+    grace: Grace,
+}
+
+impl Census<'_> {
+    /// Goes through all chunks, at half the speed it could, so that users' requests find room.
+    async fn run(&self) -> Result<Swept> {
+        let mut swept = Swept::default();
+        let mut from = Some(ChunkHash([0; 32]));
+        while let Some(start) = from {
+            let began = self.clock.now();
+            let page = self.chunks.list(start, None, PAGE).await?;
+            let last = page.last().filter(|_| page.len() >= PAGE);
+            from = last.and_then(|(hash, _)| chunks::after(*hash));
+            swept.seen += page.len() as u64;
+            self.sweep(page, &mut swept).await?;
+            tokio::time::sleep(self.clock.now().saturating_sub(began)).await;
+        }
+        Ok(swept)
+    }
+
+    async fn sweep(&self, page: Vec<(ChunkHash, u64)>, swept: &mut Swept) -> Result<()> {
+        // Before the read: see the module's argument.
+        let as_of = self.clock.now();
+        let mut old = page;
+        old.retain(|(hash, _)| self.pins.is_old(hash, as_of, self.grace.quiet));
+        if old.is_empty() {
+            return Ok(());
+        }
+        let hashes = old.iter().map(|(hash, _)| *hash).collect();
+        let known = self.references.ask(hashes).await?;
+        let grace = match known.uploads {
+            true => self.grace.uploads,
+            false => self.grace.quiet,
+        };
+        let dead = old.into_iter().zip(known.referenced);
+        let dead = dead.filter_map(|(chunk, referenced)| (!referenced).then_some(chunk));
+        let removals = dead.map(|(hash, len)| async move {
+            let Some(claim) = self.pins.claim(hash, as_of, grace) else {
+                return Ok(None);
+            };
+            self.chunks.remove(hash).await?;
+            drop(claim);
+            Ok::<_, Error>(Some(len))
+        });
+        let mut removed = stream::iter(removals).buffer_unordered(REMOVALS);
+        while let Some(len) = removed.try_next().await? {
+            swept.removed += u64::from(len.is_some());
+            swept.bytes += len.unwrap_or(0);
+        }
+        Ok(())
+    }
+}
+
+/// Holds a census when one is due; ends with the process.
+pub(super) async fn run(node: Arc<Node>) {
+    let mut last = node.garbage.pins.start();
+    loop {
+        if node.garbage.lost.get().is_none()
+            && let Ok(lost) = node.find_lost().await
+        {
+            // Nobody else sets it.
+            let _ = node.garbage.lost.set(lost);
+        }
+        tokio::time::sleep(LOOK).await;
+        let now = node.env.clock.now();
+        let again = node.garbage.take_due(now);
+        let hurry = match (again, node.settings()) {
+            (true, _) => Hurry::Now,
+            (false, Ok(settings)) => Hurry::No {
+                grace_ms: settings.grace_ms,
+            },
+            (false, Err(error)) => {
+                tracing::warn!(%error, "the settings cannot be read; no census of chunks");
+                continue;
+            }
+        };
+        let every = (hurry.grace().quiet / 4).clamp(EVERY_MIN, EVERY_MAX);
+        if !again && now.saturating_sub(last) < every {
+            continue;
+        }
+        last = now;
+        match node.census(hurry).await {
+            Ok(_) => {}
+            // The queue is full of users' work, or the group has no leader just now.
+            Err(error) if matches!(error.code, Code::Busy | Code::Unavailable) => {}
+            Err(error) => tracing::warn!(%error, "the census of chunks failed; again later"),
+        }
+    }
+}
+
+impl Node {
+    /// Removes chunks that nothing refers to.
+    pub(super) async fn census(self: &Arc<Self>, hurry: Hurry) -> Result<Swept> {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let node = self.clone();
+        // In a task of its own: a claim must not end before its removal.
+        let task = async move {
+            let _one = node.garbage.running.lock().await;
+            let census = Census {
+                chunks: &node.chunks,
+                pins: &node.garbage.pins,
+                references: &*node,
+                clock: &*node.env.clock,
+                grace: hurry.grace(),
+            };
+            let swept = census.run().await;
+            tracing::info!(?swept, ?hurry, "census of chunks");
+            // Whoever gave up waiting needs no answer.
+            let _ = send.send(swept);
+        };
+        self.env.spawn.spawn("census", Box::pin(task));
+        receive.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Removes chunks that nothing refers to now, and what is too young for it as soon as it may
+    /// go.
+    pub(super) async fn census_now(self: &Arc<Self>) -> Result<()> {
+        let now = self.env.clock.now();
+        *self.garbage.again.lock() = vec![now + GRACE_MIN, now + GRACE_MIN_UPLOADS];
+        self.census(Hurry::Now).await.map(|_| ())
+    }
+
+    /// Holds every chunk that a request would refer to.
+    ///
+    /// # Errors
+    /// `conflict` when one is not stored here: the request would make a file that cannot be read.
+    /// A request that was answered before passes: it refers to nothing any more.
+    pub(super) async fn hold_references(&self, request: &Request) -> Result<Vec<Hold>> {
+        let wanted = referred_to(&request.ops)?;
+        let (held, missing) = hold_stored(&self.garbage.pins, &self.chunks, &wanted).await?;
+        let Some(hash) = missing else {
+            return Ok(held);
+        };
+        let (session, lane) = (request.session, request.lane);
+        let last = self.shard.read(ReadLevel::Linearizable, move |view| {
+            read::lane(view, session, lane)
+        });
+        if last.await?.is_some_and(|row| row.seq >= request.seq) {
+            return Ok(held);
+        }
+        Err(Error::new(Code::Conflict, format!("chunk {hash} is not stored"))
+            .hint("put the file again"))
+    }
+
+    /// Proposes a request; what it refers to is held until its outcome is known.
+    pub(super) async fn propose_holding(
+        self: &Arc<Self>,
+        request: Request,
+        bytes: usize,
+        held: Vec<Hold>,
+    ) -> Result<(Vec<Outcome>, ShardTime)> {
+        if held.is_empty() {
+            return self.shard.proposer.propose(request, bytes).await;
+        }
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let node = self.clone();
+        // In a task of its own: a client that goes away does not take its proposal back.
+        let task = async move {
+            let answered = node.shard.proposer.propose(request, bytes).await;
+            match &answered {
+                // The process is about to end. Until then the entry may still be applied.
+                Err(error) if error.may_have_happened => held.into_iter().for_each(std::mem::forget),
+                _ => drop(held),
+            }
+            let _ = send.send(answered);
+        };
+        self.env.spawn.spawn("commit", Box::pin(task));
+        receive.await.unwrap_or_else(|_| Err(stopping().unknown_outcome()))
+    }
+}
+
+fn stopping() -> Error {
+    Error::unavailable("the node is stopping")
+}
+
+/// Holds chunks, then looks whether they are stored with these lengths: one that is not.
+async fn hold_stored(
+    pins: &Arc<Pins>,
+    chunks: &ChunkStore,
+    wanted: &BTreeMap<ChunkHash, u64>,
+) -> Result<(Vec<Hold>, Option<ChunkHash>)> {
+    let mut held = Vec::with_capacity(wanted.len());
+    for hash in wanted.keys() {
+        held.push(pins.hold(*hash).await);
+    }
+    if wanted.is_empty() {
+        return Ok((held, None));
+    }
+    let stored = chunks.have_many(wanted.keys().copied().collect()).await?;
+    let mut all = wanted.iter().zip(stored);
+    let missing = all.find(|((_, len), stored)| *stored != Some(**len));
+    Ok((held, missing.map(|((hash, _), _)| *hash)))
+}
+
+/// The chunks that operations would refer to, with their lengths.
+fn referred_to(ops: &[Op]) -> Result<BTreeMap<ChunkHash, u64>> {
+    let mut wanted = BTreeMap::new();
+    for op in ops {
+        let (Op::Stage { chunks, .. } | Op::Commit { tail: chunks, .. }) = op else {
+            continue;
+        };
+        for ChunkRef { hash, len } in chunks {
+            let len = u64::from(*len);
+            if wanted.insert(*hash, len).is_some_and(|other| other != len) {
+                return Err(Error::usage(format!("chunk {hash} was given two lengths")));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+#[cfg(test)]
+#[path = "garbage_tests.rs"]
+mod tests;
