@@ -138,6 +138,7 @@ fn shown(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[allow(clippy::disallowed_methods)] // the time of the test itself
 fn try_one(target: &Target, bytes: &[u8], what: &str) {
     let (before, _) = HELD.get();
     HELD.set((before, before));

@@ -36,7 +36,10 @@ fn a_chunk_file_that_vanished_shows_and_is_healed_by_a_put() {
         node.dfs(&["--json", "status"]).json()["health"] == "red"
     });
     let said = node.dfs(&["--json", "status"]).json()["reasons"].to_string();
-    assert!(said.contains("1 chunks that files need are missing"), "{said}");
+    assert!(
+        said.contains("1 chunks that files need are missing"),
+        "{said}"
+    );
     assert_ne!(node.dfs(&["fsck"]).status, 0);
     assert_ne!(node.dfs(&["get", "/a", "back"]).status, 0);
     node.dfs(&["put", "a", "/again"]).ok();
@@ -63,7 +66,11 @@ fn chunks_of_removed_files_go_after_gc_now() {
     node.dfs(&["rm", "/a", "/b"]).ok();
     node.dfs(&["gc", "--now"]).ok();
     assert_eq!(chunks(), 3, "they have only just come");
-    until(Duration::from_secs(120), "the chunks of /a and /b go", || chunks() == 1);
+    until(
+        Duration::from_secs(120),
+        "the chunks of /a and /b go",
+        || chunks() == 1,
+    );
     node.dfs(&["get", "/c", "back"]).ok();
     assert!(std::fs::read(node.path("back")).unwrap() == bytes(3, 100_000));
     node.dfs(&["fsck"]).ok();

@@ -90,7 +90,8 @@ async fn pages_of_another_content_are_not_taken_for_ours() {
     let node = TestNode::new();
     let dir = tempfile::tempdir().unwrap();
     let local = dir.path().join("local");
-    let state = Some(dir.path().join("state"));
+    let state_dir = dir.path().join("state");
+    let state = Some(state_dir.clone());
     let old = bytes(1_030 * CHUNK, 1);
     std::fs::write(&local, &old).unwrap();
     let modified = std::fs::metadata(&local).unwrap().modified().unwrap();
@@ -119,7 +120,7 @@ async fn pages_of_another_content_are_not_taken_for_ours() {
     assert_eq!(report.unwrap().hash, ChunkHash::of(&new));
     let stored = cat(&client, "/d/f", &GetOptions::default()).await.unwrap();
     assert!(stored == new);
-    let left = std::fs::read_dir(state.unwrap().join("uploads")).unwrap();
+    let left = std::fs::read_dir(state_dir.join("uploads")).unwrap();
     assert_eq!(left.count(), 0);
 }
 

@@ -345,7 +345,9 @@ mod tests {
         let authority =
             Authority::create(&rng, ClusterId([7; 16]), Validity::days(NOW, CA_DAYS)).unwrap();
         let subject = Subject::user("alice", "staff", true).unwrap();
-        let old = authority.issue(&rng, &subject, 1, Validity::days(NOW, 300), &[]).unwrap();
+        let old = authority
+            .issue(&rng, &subject, 1, Validity::days(NOW, 300), &[])
+            .unwrap();
         let after = |days: i64| WallTime(NOW.0 + days * DAY_MS);
         let renewed = |now| authority.renewed(&rng, &old, 2, (now, 300), &[]).unwrap();
         assert!(renewed(NOW).is_none());

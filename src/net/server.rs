@@ -224,7 +224,9 @@ async fn greet(connection: &quinn::Connection, remote: SocketAddr) -> bool {
             own: Arc::new(Semaphore::new(GREETING_KIB)),
             frame_max: GREETING_BYTES_MAX,
         };
-        answer_greeting(Stream::counted(halves, remote, budget)).await.ok()
+        answer_greeting(Stream::counted(halves, remote, budget))
+            .await
+            .ok()
     };
     matches!(timeout(HANDSHAKE_MAX, greeting).await, Ok(Some(())))
 }

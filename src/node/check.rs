@@ -145,7 +145,10 @@ impl Node {
         let damage = self.chunks.damage_at_open();
         let mut told: Vec<String> = damage.iter().take(DAMAGE_TOLD).cloned().collect();
         if damage.len() > DAMAGE_TOLD {
-            told.push(format!("and {} more in the node's log", damage.len() - DAMAGE_TOLD));
+            told.push(format!(
+                "and {} more in the node's log",
+                damage.len() - DAMAGE_TOLD
+            ));
         }
         told
     }

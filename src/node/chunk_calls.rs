@@ -27,7 +27,8 @@ impl Node {
         len: u32,
         stream: &mut Stream,
     ) -> Result<()> {
-        self.tickets.check(ticket, &caller.user, self.shard.proposer.time())?;
+        self.tickets
+            .check(ticket, &caller.user, self.shard.proposer.time())?;
         if !matches!(ticket.right, TicketRight::Write { .. }) {
             return Err(Error::new(Code::Denied, "the ticket is not for writing"));
         }
@@ -67,7 +68,8 @@ impl Node {
         // stream that ends early.
         let now = self.shard.proposer.time();
         let first = async {
-            self.tickets.check_chunk(ticket, &caller.user, &hash, mac, now)?;
+            self.tickets
+                .check_chunk(ticket, &caller.user, &hash, mac, now)?;
             if !matches!(ticket.right, TicketRight::Read { .. }) {
                 return Err(Error::new(Code::Denied, "the ticket is not for reading"));
             }
@@ -117,7 +119,8 @@ impl Node {
         let now = self.shard.proposer.time();
         let mut here = Vec::with_capacity(hashes.len());
         for (hash, mac) in hashes {
-            self.tickets.check_chunk(ticket, &caller.user, &hash, mac, now)?;
+            self.tickets
+                .check_chunk(ticket, &caller.user, &hash, mac, now)?;
             let _held = self.garbage.pins.hold(hash).await;
             here.push(self.chunks.confirm(hash).await?.is_some());
         }

@@ -309,8 +309,10 @@ impl Node {
         if last.await?.is_some_and(|row| row.seq >= request.seq) {
             return Ok(held);
         }
-        Err(Error::new(Code::Conflict, format!("chunk {hash} is not stored"))
-            .hint("put the file again"))
+        Err(
+            Error::new(Code::Conflict, format!("chunk {hash} is not stored"))
+                .hint("put the file again"),
+        )
     }
 
     /// Proposes a request; what it refers to is held until its outcome is known.
@@ -330,13 +332,17 @@ impl Node {
             let answered = node.shard.proposer.propose(request, bytes).await;
             match &answered {
                 // The process is about to end. Until then the entry may still be applied.
-                Err(error) if error.may_have_happened => held.into_iter().for_each(std::mem::forget),
+                Err(error) if error.may_have_happened => {
+                    held.into_iter().for_each(std::mem::forget)
+                }
                 _ => drop(held),
             }
             let _ = send.send(answered);
         };
         self.env.spawn.spawn("commit", Box::pin(task));
-        receive.await.unwrap_or_else(|_| Err(stopping().unknown_outcome()))
+        receive
+            .await
+            .unwrap_or_else(|_| Err(stopping().unknown_outcome()))
     }
 }
 

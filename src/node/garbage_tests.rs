@@ -31,7 +31,9 @@ impl World {
     async fn new(seed: u64) -> Arc<World> {
         let (env, handles) = sim::env_on(seed, SimDisk::new(seed));
         let base = handles.base(Path::new("/node/index"));
-        let chunks = ChunkStore::open(env.clone(), Path::new("/node"), base).await.unwrap();
+        let chunks = ChunkStore::open(env.clone(), Path::new("/node"), base)
+            .await
+            .unwrap();
         Arc::new(World {
             clock: env.clock.clone(),
             chunks,
@@ -118,7 +120,9 @@ impl World {
         };
         self.pause().await;
         let wanted = referred_to(std::slice::from_ref(&op)).unwrap();
-        let (held, missing) = hold_stored(&self.pins, &self.chunks, &wanted).await.unwrap();
+        let (held, missing) = hold_stored(&self.pins, &self.chunks, &wanted)
+            .await
+            .unwrap();
         self.pause().await;
         if missing.is_none() {
             self.shard.lock().op(op);
@@ -151,7 +155,10 @@ impl World {
             let _held = self.pins.hold(hash).await;
             let referenced = self.is_referenced(&hash);
             let stored = self.chunks.have(hash).await.unwrap().is_some();
-            assert!(stored || !referenced, "chunk {content} is referenced and gone");
+            assert!(
+                stored || !referenced,
+                "chunk {content} is referenced and gone"
+            );
         }
     }
 }
@@ -162,11 +169,18 @@ impl References for World {
             self.pause().await;
             let known = {
                 let shard = self.shard.lock();
-                let asked = hashes.iter().map(|hash| read::is_referenced(&shard.slot, hash));
+                let asked = hashes
+                    .iter()
+                    .map(|hash| read::is_referenced(&shard.slot, hash));
                 let uploads = keys::table(keys::UPLOADS);
                 Known {
                     referenced: asked.collect::<Result<_>>()?,
-                    uploads: shard.slot.0.range(uploads.clone()..).next().is_some_and(|(key, _)| key[0] == uploads[0]),
+                    uploads: shard
+                        .slot
+                        .0
+                        .range(uploads.clone()..)
+                        .next()
+                        .is_some_and(|(key, _)| key[0] == uploads[0]),
                 }
             };
             // The answer takes its time: what was true may not be any more.
@@ -242,24 +256,51 @@ async fn chunks_of_removed_files_go_after_the_grace_and_others_stay() {
     let (day, now) = (Hurry::No { grace_ms: u64::MAX }.grace(), Hurry::Now.grace());
     tokio::time::sleep(GRACE_MAX).await;
     world.put_chunk(&gone).await;
-    assert_eq!(world.census(NO_GRACE).await.removed, 0, "deleted files keep theirs");
+    assert_eq!(
+        world.census(NO_GRACE).await.removed,
+        0,
+        "deleted files keep theirs"
+    );
     let _ = world.shard.lock().op(remove("/f1", Removal::File));
-    assert_eq!(world.census(NO_GRACE).await.removed, 0, "until they are cleaned up");
+    assert_eq!(
+        world.census(NO_GRACE).await.removed,
+        0,
+        "until they are cleaned up"
+    );
     world.shard.lock().clean();
     assert_eq!(world.census(day).await.removed, 0, "it has just come");
     assert_eq!(world.census(now).await.removed, 0);
     tokio::time::sleep(GRACE_MIN).await;
     let (_, upload) = world.reserve(7);
-    assert_eq!(world.census(now).await.removed, 0, "something is being uploaded");
+    assert_eq!(
+        world.census(now).await.removed,
+        0,
+        "something is being uploaded"
+    );
     tokio::time::sleep(GRACE_MIN_UPLOADS - GRACE_MIN * 2).await;
-    let parent = crate::shard::read::header(&world.shard.lock().slot).unwrap().root;
+    let parent = crate::shard::read::header(&world.shard.lock().slot)
+        .unwrap()
+        .root;
     world.shard.lock().op(Op::Abort { parent, upload });
     assert_eq!(world.census(day).await.removed, 0);
     let swept = world.census(now).await;
-    assert_eq!((swept.seen, swept.removed, swept.bytes), (2, 1, gone.len() as u64));
+    assert_eq!(
+        (swept.seen, swept.removed, swept.bytes),
+        (2, 1, gone.len() as u64)
+    );
     assert_eq!(world.chunks.have(ChunkHash::of(&gone)).await.unwrap(), None);
-    assert!(world.chunks.have(ChunkHash::of(&kept)).await.unwrap().is_some());
-    assert!(!world.commit(8, &gone).await, "what is gone cannot be referred to");
+    assert!(
+        world
+            .chunks
+            .have(ChunkHash::of(&kept))
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert!(
+        !world.commit(8, &gone).await,
+        "what is gone cannot be referred to"
+    );
 }
 
 #[test]
@@ -283,7 +324,10 @@ async fn a_dropped_upload_leaves_nothing_behind() {
     let (parent, upload) = world.reserve(1);
     let op = Op::Abort { parent, upload };
     world.shard.lock().op(op);
-    world.shard.lock().chore(Chore::ExpireUploads { uploads: 10 });
+    world
+        .shard
+        .lock()
+        .chore(Chore::ExpireUploads { uploads: 10 });
     tokio::time::sleep(GRACE_MIN * 2).await;
     assert_eq!(world.census(Hurry::Now.grace()).await.removed, 1);
     assert_eq!(world.chunks.totals(), (0, 0));

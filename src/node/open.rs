@@ -231,7 +231,10 @@ fn renewed_admin(env: &Env, files: &NodeFiles, identity: Identity) -> Identity {
     let life = (env.clock.wall(), ADMIN_DAYS);
     match authority.renewed(&*env.rng, &identity.credentials, serial(env), life, &[]) {
         Ok(None) => identity,
-        Ok(Some(credentials)) => Identity { credentials, ..identity },
+        Ok(Some(credentials)) => Identity {
+            credentials,
+            ..identity
+        },
         Err(error) => {
             tracing::warn!(%error, "the administrator's certificate could not be renewed");
             identity

@@ -168,11 +168,25 @@ mod tests {
         let (mine, other) = (ChunkHash([1; 32]), ChunkHash([2; 32]));
         let ticket = tickets.issue(read(5), "ann", ShardTime(9)).unwrap();
         let proof = tickets.prove(&ticket.right, "ann", &mine).unwrap();
-        tickets.check_chunk(&ticket, "ann", &mine, proof, NOW).unwrap();
-        assert!(tickets.check_chunk(&ticket, "ann", &other, proof, NOW).is_err());
-        assert!(tickets.check_chunk(&ticket, "bob", &mine, proof, NOW).is_err());
+        tickets
+            .check_chunk(&ticket, "ann", &mine, proof, NOW)
+            .unwrap();
+        assert!(
+            tickets
+                .check_chunk(&ticket, "ann", &other, proof, NOW)
+                .is_err()
+        );
+        assert!(
+            tickets
+                .check_chunk(&ticket, "bob", &mine, proof, NOW)
+                .is_err()
+        );
         let foreign = tickets.issue(read(6), "ann", ShardTime(9)).unwrap();
-        assert!(tickets.check_chunk(&foreign, "ann", &mine, proof, NOW).is_err());
+        assert!(
+            tickets
+                .check_chunk(&foreign, "ann", &mine, proof, NOW)
+                .is_err()
+        );
     }
 
     #[test]
@@ -185,9 +199,17 @@ mod tests {
         tickets.set_keys(keys.map(|(epoch, key)| TicketKey { epoch, key }).into());
         let young = tickets.prove(&ticket.right, "ann", &chunk).unwrap();
         assert_ne!(old, young);
-        tickets.check_chunk(&ticket, "ann", &chunk, old, NOW).unwrap();
-        tickets.check_chunk(&ticket, "ann", &chunk, young, NOW).unwrap();
-        assert!(tickets.check_chunk(&ticket, "bob", &chunk, young, NOW).is_err());
+        tickets
+            .check_chunk(&ticket, "ann", &chunk, old, NOW)
+            .unwrap();
+        tickets
+            .check_chunk(&ticket, "ann", &chunk, young, NOW)
+            .unwrap();
+        assert!(
+            tickets
+                .check_chunk(&ticket, "bob", &chunk, young, NOW)
+                .is_err()
+        );
     }
 
     #[test]
@@ -207,7 +229,8 @@ mod tests {
             key: [8; 32],
         }]);
         assert!(
-            tickets.check(&ticket, "ann", NOW)
+            tickets
+                .check(&ticket, "ann", NOW)
                 .unwrap_err()
                 .message
                 .contains("expired")

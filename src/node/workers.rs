@@ -378,7 +378,10 @@ impl Node {
         let (made, newest) = {
             let view = self.root.machine.view()?;
             let keys = root::ticket_keys(&view)?;
-            (root::newest_key_made(&view)?, keys.last().map_or(0, |key| key.epoch))
+            (
+                root::newest_key_made(&view)?,
+                keys.last().map_or(0, |key| key.epoch),
+            )
         };
         let now = self.shard.proposer.time();
         if made.is_some_and(|made| now.since(made) < TICKET_KEY_EVERY_MS) {

@@ -223,7 +223,9 @@ pub fn ticket_keys(view: &dyn SlotRead) -> Result<Vec<TicketKey>> {
 
 /// When the newest ticket key was made, in the time of the shard of `/`; `None`: not known.
 pub fn newest_key_made(view: &dyn SlotRead) -> Result<Option<ShardTime>> {
-    view.get(&[NEWEST_KEY_MADE])?.map(|bytes| codec::decode(&bytes)).transpose()
+    view.get(&[NEWEST_KEY_MADE])?
+        .map(|bytes| codec::decode(&bytes))
+        .transpose()
 }
 
 fn table<T: serde::de::DeserializeOwned>(view: &dyn SlotRead, table: u8) -> Result<Vec<T>> {
@@ -329,10 +331,17 @@ mod tests {
     fn the_age_of_the_newest_ticket_key_is_kept() {
         let mut records = founded();
         assert_eq!(newest_key_made(&records).unwrap(), None);
-        let key = |epoch| TicketKey { epoch, key: [0; 32] };
-        records.apply(&RootCommand::AddTicketKeyAt(key(2), ShardTime(70))).unwrap();
+        let key = |epoch| TicketKey {
+            epoch,
+            key: [0; 32],
+        };
+        records
+            .apply(&RootCommand::AddTicketKeyAt(key(2), ShardTime(70)))
+            .unwrap();
         // Another was first: its age counts.
-        records.apply(&RootCommand::AddTicketKeyAt(key(2), ShardTime(90))).unwrap();
+        records
+            .apply(&RootCommand::AddTicketKeyAt(key(2), ShardTime(90)))
+            .unwrap();
         assert_eq!(newest_key_made(&records).unwrap(), Some(ShardTime(70)));
         records.apply(&RootCommand::AddTicketKey(key(3))).unwrap();
         assert_eq!(newest_key_made(&records).unwrap(), None);

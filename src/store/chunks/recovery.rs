@@ -418,11 +418,7 @@ async fn truncated(core: &Core, opening: Opening, out: &mut Recovered) -> Result
 }
 
 /// Forgets all chunks whose record is at a place that `gone` names; returns how many.
-async fn sweep(
-    core: &Core,
-    gone: impl Fn(Place, u32) -> bool,
-    out: &mut Recovered,
-) -> Result<u64> {
+async fn sweep(core: &Core, gone: impl Fn(Place, u32) -> bool, out: &mut Recovered) -> Result<u64> {
     let mut from = Some(ChunkHash([0; 32]));
     let mut chunks = 0;
     while let Some(start) = from {

@@ -226,7 +226,10 @@ async fn a_put_heals_a_copy_that_was_damaged_before_the_start() {
         let hash = ChunkHash::of(&chunks[0]);
         let (disk, path) = disk_with(&chunks).await;
         let record = disk.contents(&path).unwrap();
-        let at = record.windows(16).position(|bytes| bytes == &chunks[0][..16]).unwrap();
+        let at = record
+            .windows(16)
+            .position(|bytes| bytes == &chunks[0][..16])
+            .unwrap();
         assert!(disk.flip_bit(&path, at as u64 + 100, 2));
         let world = World::on(disk, INDEX, small()).await.unwrap();
         world.put(&chunks[0]).await.unwrap();
@@ -244,7 +247,10 @@ async fn confirm_believes_the_disk_and_not_the_index() {
     let (small, large) = (sample(1, 500), sample(2, 3_000));
     for bytes in [&small, &large] {
         let hash = world.put(bytes).await.unwrap();
-        assert_eq!(world.store.confirm(hash).await.unwrap(), Some(bytes.len() as u64));
+        assert_eq!(
+            world.store.confirm(hash).await.unwrap(),
+            Some(bytes.len() as u64)
+        );
     }
     let disk = &world.handles.disk;
     assert!(disk.flip_bit(Path::new("/node/packs/0000000001.pack"), 400, 1));
