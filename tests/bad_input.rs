@@ -566,7 +566,7 @@ fn a_damaged_entry_of_the_log_is_never_skipped() {
         }
         Err(said) => {
             let name = segment.file_name().unwrap().to_string_lossy().into_owned();
-            assert!(said.contains(&name) && said.contains("offset"), "{said}");
+            assert!(said.contains(&name) && said.contains("at byte"), "{said}");
         }
     }
     assert!(!node.log().contains("panicked"), "{}", node.log());

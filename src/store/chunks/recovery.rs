@@ -157,6 +157,9 @@ async fn recover_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered)
         });
         return core.packs.remove(pack).await;
     }
+    if newest && row.records > 0 && !opening.header_sound && !opening.known {
+        out.report(damaged_header(core, pack));
+    }
     row.end = if newest {
         good_end
     } else {
@@ -179,6 +182,11 @@ async fn recover_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered)
     Ok(())
 }
 
+fn damaged_header(core: &Core, pack: u64) -> String {
+    let path = core.packs.path(pack);
+    format!("{} at byte 0: the pack's header is damaged", path.display())
+}
+
 async fn open_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered) -> Result<Opening> {
     let path = core.packs.path(pack);
     let file = core.packs.file(pack).await;
@@ -192,10 +200,12 @@ async fn open_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered) ->
     let header = PackHeader::decode(&head).filter(|header| header.number == pack);
     let known = core.index.row(pack);
     if header.is_none() {
-        out.report(format!(
-            "{} at byte 0: the pack's header is damaged",
-            path.display()
-        ));
+        let problem = damaged_header(core, pack);
+        match newest && known.is_none() {
+            // Its making may have been cut off: the records will tell.
+            true => out.residue(problem),
+            false => out.report(problem),
+        }
     }
     // Without header and row the slots are unknown; records are found by searching.
     let slots = match (&header, &known) {
