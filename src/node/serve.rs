@@ -176,6 +176,7 @@ impl Server {
         self.node.stopping.store(true, Ordering::Relaxed);
         self.endpoint.close(STOP_GRACE).await;
         self.node.fold_and_compact().await?;
+        self.node.chunks.flush_index().await?;
         self.node.shard.raft.shutdown().await?;
         self.node.root.raft.shutdown().await
     }
