@@ -8,7 +8,7 @@
 //! 5. defaults, which are in [`crate::limits`] and in [`ServerConfig::settings`].
 //!
 //! `--config FILE` or `DFS_CONFIG` names the one file to read instead of 3 and 4. A file has two
-//! tables, `[client]` and `[server]`; a key that is not in [`KEYS`] is an error, because a
+//! tables, `[client]` and `[server]`; a key that is not in `KEYS` is an error, because a
 //! misspelt setting that is silently ignored is worse than a start that fails.
 
 mod dirs;

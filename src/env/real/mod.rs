@@ -50,7 +50,7 @@ pub fn env(handle: Handle) -> Env {
     env_with(handle, Threads::default())
 }
 
-/// [`env`] with chosen numbers of threads (each at least 1).
+/// [`env()`] with chosen numbers of threads (each at least 1).
 pub fn env_with(handle: Handle, threads: Threads) -> Env {
     Env {
         clock: Arc::new(RealClock::new()),

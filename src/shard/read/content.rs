@@ -38,7 +38,7 @@ impl ResolvedContent {
 /// the answer is `conflict`.
 ///
 /// # Errors
-/// As [`lookup`]; `not_found` for a version that is not kept and for a page behind the last.
+/// As [`super::lookup`]; `not_found` for a version that is not kept and for a page behind the last.
 pub fn resolve(
     view: &dyn SlotRead,
     path: &DfsPath,
@@ -140,7 +140,7 @@ fn old_version(
     Ok((!old.dropping).then_some(old.attrs))
 }
 
-/// The versions of a file that are kept, newest (the current one) first. Errors as [`lookup`],
+/// The versions of a file that are kept, newest (the current one) first. Errors as [`super::lookup`],
 /// `conflict` for a directory.
 pub fn versions(view: &dyn SlotRead, path: &DfsPath) -> Result<Vec<VersionView>> {
     let (inode, _, current) = file_at(view, path)?;

@@ -39,7 +39,7 @@ pub struct ListQuery<'a> {
 }
 
 /// One page of a directory's names in order, ended by `limit` or `PAGE_BYTES_MAX`. Errors as
-/// [`lookup`], `conflict` for a file.
+/// [`super::lookup`], `conflict` for a file.
 pub fn list(view: &dyn SlotRead, path: &DfsPath, query: &ListQuery<'_>) -> Result<Listing> {
     let (inode, record) = dir_at(view, path)?;
     if !query.attrs && query.known == Some(record.version) {
@@ -98,7 +98,7 @@ fn entry_view(view: &dyn SlotRead, entry: Entry, attrs: bool) -> Result<EntryVie
 }
 
 /// What was removed from a directory and can be brought back, oldest first; the newest
-/// `PAGE_ENTRIES_MAX` of it. Errors as [`lookup`], `conflict` for a file.
+/// `PAGE_ENTRIES_MAX` of it. Errors as [`super::lookup`], `conflict` for a file.
 pub fn deleted(view: &dyn SlotRead, path: &DfsPath) -> Result<Vec<DeletedView>> {
     let (inode, _) = dir_at(view, path)?;
     let time = header(view)?.time;
