@@ -3,6 +3,7 @@
 
 use super::connection::Connection;
 use super::failure::{self, close, malformed};
+use super::runtime::PatientRuntime;
 use super::server::Server;
 use super::settings::{DATAGRAM_BYTES_MAX, INCOMING_MAX, LINGER_MAX, Role, transport};
 use super::stream::Stream;
@@ -46,7 +47,7 @@ impl Endpoint {
         listen: SocketAddr,
         server: Option<(ServerTls, Arc<dyn Service>)>,
     ) -> Result<Endpoint> {
-        let runtime = Arc::new(quinn::TokioRuntime);
+        let runtime = Arc::new(PatientRuntime);
         let socket = runtime
             .wrap_udp_socket(socket::open(listen)?)
             .map_err(|e| Error::io("listen on UDP", listen.to_string(), &e))?;

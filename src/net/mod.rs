@@ -42,6 +42,7 @@
 mod connection;
 mod endpoint;
 mod failure;
+mod runtime;
 mod server;
 mod settings;
 mod socket;
