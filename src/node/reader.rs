@@ -21,7 +21,9 @@ const GATHERED_MAX: usize = 128;
 /// Batches at work at once.
 const BATCHES_MAX: usize = 3;
 
-type Job = Box<dyn FnOnce(Result<&View>) + Send>;
+/// Reads; what it returns hands the answer over.
+type Job = Box<dyn FnOnce(Result<&View>) -> Delivery + Send>;
+type Delivery = Box<dyn FnOnce() + Send>;
 
 /// Stale reads at work at once: they must leave threads to the others.
 const STALE_MAX: usize = 2;
@@ -64,8 +66,11 @@ impl Reader {
         }
         let (send, receive) = oneshot::channel();
         let job: Job = Box::new(move |view| {
-            // The caller may have given up; nobody misses the answer then.
-            let _ = send.send(view.and_then(read));
+            let answer = view.and_then(read);
+            Box::new(move || {
+                // The caller may have given up; nobody misses the answer then.
+                let _ = send.send(answer);
+            })
         });
         self.fresh.try_send(job).map_err(|_| {
             Error::new(Code::Busy, "too many reads wait on this node").hint("try again")
@@ -98,9 +103,10 @@ async fn serve(
                 let barrier = raft.read_barrier().await;
                 env2.run_blocking(move || {
                     let view = barrier.and_then(|()| machine.view());
-                    for job in jobs {
-                        job(view.as_ref().map_err(Clone::clone));
-                    }
+                    let read = |job: Job| job(view.as_ref().map_err(Clone::clone));
+                    // All at once: the callers that wake together send together.
+                    let answers: Vec<Delivery> = jobs.into_iter().map(read).collect();
+                    answers.into_iter().for_each(|deliver| deliver());
                 })
                 .await;
                 drop(permit);
