@@ -39,6 +39,11 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, io::Result<Bytes>>;
     /// Writes all parts one behind the other at `offset`.
     fn write_at(&self, offset: u64, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>>;
+    /// `write_at`, and a hint that the bytes may go to disk from now on: a later `sync` has less
+    /// to wait for. Promises nothing more than `write_at` does.
+    fn write_behind(&self, offset: u64, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>> {
+        self.write_at(offset, parts)
+    }
     /// `write_at`, then `sync`, as one trip to the disk.
     fn write_sync(&self, offset: u64, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>>;
     /// Makes all bytes written so far durable (fdatasync).

@@ -8,14 +8,11 @@ use crate::net::{Stream, arrival_max};
 use crate::proto::{Answer, Ticket, TicketRight};
 use crate::store::chunks::{ChunkReader, ChunkStore, ChunkWriter};
 use crate::types::{ChunkHash, Mac};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Bytes taken from the network, or sent to it, in one piece.
 const PIECE_BYTES: usize = 512 << 10;
-
-/// Packets bring some 6 KiB at a time; BLAKE3 wants 16 KiB and more at once to use all lanes.
-const HASH_BYTES: usize = 64 << 10;
 
 impl Node {
     /// Takes one chunk: the bytes follow the call. Returns when they are verified and durable.
@@ -128,23 +125,18 @@ impl Node {
     }
 }
 
-/// Hands a writer exactly the bytes that were announced, in pieces that hash at full speed.
+/// Hands a writer exactly the bytes that were announced.
 async fn take_bytes(writer: &mut ChunkWriter, len: u32, stream: &mut Stream) -> Result<()> {
     let mut left = len as usize;
     while left > 0 {
-        let piece = left.min(HASH_BYTES);
-        let mut gathered = BytesMut::with_capacity(piece);
-        while gathered.len() < piece {
-            let Some(bytes) = stream.recv_bytes(piece - gathered.len()).await? else {
-                let got = len as usize - left + gathered.len();
-                return Err(Error::usage(format!(
-                    "the chunk's bytes ended early ({got} of {len})"
-                )));
-            };
-            gathered.extend_from_slice(&bytes);
-        }
-        left -= piece;
-        writer.write(gathered.freeze()).await?;
+        let Some(bytes) = stream.recv_bytes(left).await? else {
+            let got = len as usize - left;
+            return Err(Error::usage(format!(
+                "the chunk's bytes ended early ({got} of {len})"
+            )));
+        };
+        left -= bytes.len();
+        writer.write(&bytes).await?;
     }
     Ok(())
 }

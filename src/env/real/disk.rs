@@ -196,7 +196,15 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, offset: u64, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>> {
-        self.run(move |file| file::write(file, offset, &parts))
+        self.run(move |file| file::write(file, offset, &parts).map(drop))
+    }
+
+    fn write_behind(&self, offset: u64, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>> {
+        self.run(move |file| {
+            let end = file::write(file, offset, &parts)?;
+            file::begin_writeback(file, offset, end);
+            Ok(())
+        })
     }
 
     fn write_sync(&self, offset: u64, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>> {

@@ -5,6 +5,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::FallocateFlags;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::AsRawFd;
 
 /// Parts of one `pwritev` (Linux `IOV_MAX`).
 const PARTS_MAX: usize = 1_024;
@@ -37,14 +38,27 @@ pub fn read(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
     Ok(Bytes::from(out))
 }
 
-/// Writes all parts one behind the other.
-pub fn write(file: &File, offset: u64, parts: &[Bytes]) -> io::Result<()> {
+/// Writes all parts one behind the other; the offset behind them.
+pub fn write(file: &File, offset: u64, parts: &[Bytes]) -> io::Result<u64> {
     let mut at = offset;
     for parts in parts.chunks(PARTS_MAX) {
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         at = write_slices(file, at, &mut slices)?;
     }
-    Ok(())
+    Ok(at)
+}
+
+/// Lets the system begin to bring a range to disk, which otherwise waits for the sync. Only a
+/// hint: what goes wrong with it shows at the sync.
+pub fn begin_writeback(file: &File, from: u64, to: u64) {
+    let range = (i64::try_from(from), i64::try_from(to.saturating_sub(from)));
+    let (Ok(from), Ok(len)) = range else {
+        return;
+    };
+    // SAFETY: the descriptor is open as long as `file` is borrowed, and the call touches no
+    // memory. Without one of its waiting flags it takes no error away from a later fdatasync.
+    let _ =
+        unsafe { libc::sync_file_range(file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// Writes zeros over a range.

@@ -15,9 +15,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Pieces below this are copied together: each part of a write costs memory of its own.
-const PART_BYTES_MIN: usize = 16 << 10;
-
 /// Takes one chunk's bytes in order. Dropped unfinished, it leaves nothing behind.
 ///
 /// It holds memory of the store while it lives: whoever drives it bounds the time it waits for
@@ -28,7 +25,8 @@ pub struct ChunkWriter {
     /// Bytes announced, bytes taken so far.
     len: u64,
     taken: u64,
-    gathered: Gathered,
+    /// Taken and not yet written: all of a small chunk, at most a slice of a large one.
+    gathered: BytesMut,
     permit: Option<OwnedSemaphorePermit>,
     /// `None`: a small chunk.
     file: Option<Incoming>,
@@ -41,41 +39,6 @@ struct Incoming {
     /// Taken out while a slice is hashed.
     builder: Option<OutboardBuilder>,
     written: u64,
-}
-
-/// Bytes not yet written, in parts.
-#[derive(Default)]
-struct Gathered {
-    parts: Vec<Bytes>,
-    tail: BytesMut,
-    bytes: u64,
-}
-
-impl Gathered {
-    fn push(&mut self, bytes: Bytes) {
-        self.bytes += bytes.len() as u64;
-        if bytes.len() < PART_BYTES_MIN {
-            self.tail.extend_from_slice(&bytes);
-        }
-        if self.tail.len() >= PART_BYTES_MIN || bytes.len() >= PART_BYTES_MIN {
-            self.close_tail();
-        }
-        if bytes.len() >= PART_BYTES_MIN {
-            self.parts.push(bytes);
-        }
-    }
-
-    fn close_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.parts.push(self.tail.split().freeze());
-        }
-    }
-
-    fn take(&mut self) -> Vec<Bytes> {
-        self.close_tail();
-        self.bytes = 0;
-        std::mem::take(&mut self.parts)
-    }
 }
 
 impl ChunkWriter {
@@ -113,22 +76,30 @@ impl ChunkWriter {
             };
             (permit, Some(incoming))
         };
+        // Bounded by the options, which fit memory.
+        let room = len.min(
+            core.options
+                .slice_bytes
+                .max(core.options.pack_chunk_bytes_max),
+        );
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
         Ok(ChunkWriter {
             store,
             hash,
             len,
             taken: 0,
-            gathered: Gathered::default(),
+            gathered: BytesMut::with_capacity(room),
             permit: Some(permit),
             file,
         })
     }
 
-    /// The next bytes.
+    /// The next bytes. They are copied: packets bring a few KiB at a time, which neither the hash
+    /// nor the disk takes well, and would hold memory of the connection.
     ///
     /// # Errors
     /// `usage` when more come than announced, `no_space`. After an error only dropping is left.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         let total = self.taken.saturating_add(bytes.len() as u64);
         if total > self.len {
             return Err(Error::usage(format!(
@@ -137,9 +108,18 @@ impl ChunkWriter {
             )));
         }
         self.taken = total;
-        self.gathered.push(bytes);
-        if self.file.is_some() && self.gathered.bytes >= self.store.core.options.slice_bytes {
-            self.write_slice().await?;
+        // A small chunk is smaller than its limit, so that it never fills a slice here.
+        let slice = match self.file {
+            Some(_) => usize::try_from(self.store.core.options.slice_bytes).unwrap_or(usize::MAX),
+            None => usize::MAX,
+        };
+        while !bytes.is_empty() {
+            let (now, rest) = bytes.split_at(bytes.len().min(slice - self.gathered.len()));
+            self.gathered.extend_from_slice(now);
+            bytes = rest;
+            if self.gathered.len() == slice {
+                self.write_slice().await?;
+            }
         }
         Ok(())
     }
@@ -163,7 +143,7 @@ impl ChunkWriter {
     }
 
     async fn finish_small(&mut self) -> Result<()> {
-        let data = self.gathered.take();
+        let data = vec![std::mem::take(&mut self.gathered).freeze()];
         let core = &self.store.core;
         self.matches(super::core::hash_of(&core.env, data.clone()).await)?;
         self.store.confirm(self.hash).await?;
@@ -199,13 +179,17 @@ impl ChunkWriter {
         };
         let builder = incoming.builder.take();
         let builder = builder.ok_or_else(|| Error::failed("the chunk's writer has failed"))?;
-        let bytes = self.gathered.bytes;
-        let parts = self.gathered.take();
-        let write = incoming.file.write_at(incoming.written, parts.clone());
+        let slice = std::mem::take(&mut self.gathered).freeze();
+        let parts = vec![slice.clone()];
+        let write = incoming.file.write_behind(incoming.written, parts.clone());
         let (builder, written) = tokio::join!(updated(&core.env, builder, parts), write);
         written.map_err(|e| core.guard.failed_write("write chunk", &incoming.path, &e))?;
         incoming.builder = Some(builder);
-        incoming.written += bytes;
+        incoming.written += slice.len() as u64;
+        // The same memory takes the next slice: a fresh page costs more than a copy. Whoever
+        // shared it has let go; if not, a new one is as good.
+        self.gathered = slice.try_into_mut().unwrap_or_default();
+        self.gathered.clear();
         Ok(())
     }
 
