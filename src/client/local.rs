@@ -88,14 +88,13 @@ impl LocalFile {
         }))
     }
 
-    /// Reads exactly `len` bytes at `offset`.
+    /// Fills `out` with the bytes at `offset`.
     ///
     /// # Errors
     /// `conflict` when the file became shorter.
-    pub(crate) fn read_exact_at(&self, offset: u64, len: usize) -> Result<Bytes> {
-        let mut bytes = vec![0; len];
-        match self.file.read_exact_at(&mut bytes, offset) {
-            Ok(()) => Ok(bytes.into()),
+    pub(crate) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> Result<()> {
+        match self.file.read_exact_at(out, offset) {
+            Ok(()) => Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(changed(&self.path)),
             Err(e) => Err(Error::io("read it", &self.path, &e)),
         }
@@ -104,9 +103,10 @@ impl LocalFile {
     /// The whole content of a small file: as many bytes as it had when it was opened.
     pub(crate) fn read_whole(&self) -> Result<Bytes> {
         let len = usize::try_from(self.print.size).map_err(|_| changed(&self.path))?;
-        let bytes = self.read_exact_at(0, len)?;
+        let mut bytes = vec![0; len];
+        self.read_exact_at(&mut bytes, 0)?;
         self.check_unchanged()?;
-        Ok(bytes)
+        Ok(bytes.into())
     }
 
     /// # Errors
@@ -150,7 +150,10 @@ mod tests {
         assert_eq!(file.read_whole().unwrap(), "0123456789");
 
         std::fs::write(&path, b"01234").unwrap();
-        assert_eq!(file.read_exact_at(0, 10).unwrap_err().code, Code::Conflict);
+        assert_eq!(
+            file.read_exact_at(&mut [0; 10], 0).unwrap_err().code,
+            Code::Conflict
+        );
         assert_eq!(file.check_unchanged().unwrap_err().code, Code::Conflict);
 
         let file = open(&path);

@@ -24,6 +24,7 @@
 //! goes through `env`.
 
 mod batch;
+mod buffers;
 mod changes;
 mod core;
 mod download;

@@ -19,6 +19,9 @@ pub(crate) struct PartHash {
     pub(crate) subtree: Option<ChainingValue>,
 }
 
+/// Bytes hashed at once: fits the inner caches, and gives BLAKE3 enough to use all lanes.
+pub(crate) const PIECE_BYTES: usize = 128 << 10;
+
 /// True if parts of this size are subtrees.
 pub(crate) fn is_subtree_size(part_bytes: u64) -> bool {
     part_bytes.is_power_of_two() && part_bytes >= blake3::CHUNK_LEN as u64
@@ -28,57 +31,76 @@ impl PartHash {
     /// Hashes the part that begins at `offset` of its file; parts have `part_bytes`, the last
     /// may have fewer.
     pub(crate) fn of(bytes: &[u8], offset: u64, part_bytes: u64) -> PartHash {
-        let subtree = (is_subtree_size(part_bytes) && !bytes.is_empty()).then(|| {
-            let mut hasher = Hasher::new();
-            hasher.set_input_offset(offset);
-            hasher.update(bytes);
-            hasher.finalize_non_root()
-        });
+        let mut hasher = PartHasher::both(offset, part_bytes);
+        hasher.update(bytes);
         PartHash {
-            hash: ChunkHash::of(bytes),
-            subtree,
+            hash: hasher.finish_own().expect("both were asked for"),
+            subtree: hasher.finish_subtree(),
         }
     }
 }
 
-/// Hashes one part as its bytes come.
+/// Hashes one part as its bytes come, in one way or in both.
 #[derive(Debug)]
 pub(crate) struct PartHasher {
-    own: Hasher,
-    /// Its value in the tree of the whole file, where that is wanted.
+    own: Option<Hasher>,
+    /// Its value in the tree of the whole file.
     subtree: Option<Hasher>,
 }
 
 impl PartHasher {
-    /// `tree`: the part's offset in its file and the size of parts; `None`: only its own hash is
-    /// wanted.
-    pub(crate) fn new(tree: Option<(u64, u64)>) -> Self {
-        let tree = tree.filter(|(_, part_bytes)| is_subtree_size(*part_bytes));
+    /// Both hashes of the part at `offset` of its file. Of parts that are no subtrees, only their
+    /// own.
+    pub(crate) fn both(offset: u64, part_bytes: u64) -> Self {
+        let subtree = is_subtree_size(part_bytes).then(|| subtree_hasher(offset));
         PartHasher {
-            own: Hasher::new(),
-            subtree: tree.map(|(offset, _)| {
-                let mut hasher = Hasher::new();
-                hasher.set_input_offset(offset);
-                hasher
-            }),
+            own: Some(Hasher::new()),
+            subtree,
+        }
+    }
+
+    /// The part's own hash.
+    pub(crate) fn own() -> Self {
+        PartHasher {
+            own: Some(Hasher::new()),
+            subtree: None,
+        }
+    }
+
+    /// Its value in the tree of the whole file.
+    pub(crate) fn subtree(offset: u64) -> Self {
+        PartHasher {
+            own: None,
+            subtree: Some(subtree_hasher(offset)),
         }
     }
 
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.own.update(bytes);
-        if let Some(subtree) = &mut self.subtree {
-            subtree.update(bytes);
+        // Piece by piece: the second hash finds in the cache what the first has just read.
+        for piece in bytes.chunks(PIECE_BYTES) {
+            for hasher in self.own.iter_mut().chain(&mut self.subtree) {
+                hasher.update(piece);
+            }
         }
     }
 
-    /// The hashes of what came.
-    pub(crate) fn finish(&self) -> PartHash {
-        let subtree = self.subtree.as_ref().filter(|hasher| hasher.count() > 0);
-        PartHash {
-            hash: ChunkHash(*self.own.finalize().as_bytes()),
-            subtree: subtree.map(Hasher::finalize_non_root),
-        }
+    /// The part's own hash, if that was wanted.
+    pub(crate) fn finish_own(&self) -> Option<ChunkHash> {
+        let hash = |own: &Hasher| ChunkHash(*own.finalize().as_bytes());
+        self.own.as_ref().map(hash)
     }
+
+    /// Its value in the tree, if that was wanted and anything came.
+    pub(crate) fn finish_subtree(&self) -> Option<ChainingValue> {
+        let subtree = self.subtree.as_ref().filter(|hasher| hasher.count() > 0);
+        subtree.map(Hasher::finalize_non_root)
+    }
+}
+
+fn subtree_hasher(offset: u64) -> Hasher {
+    let mut hasher = Hasher::new();
+    hasher.set_input_offset(offset);
+    hasher
 }
 
 /// Takes the parts of one file in order.
@@ -99,14 +121,19 @@ impl TreeHash {
     /// # Panics
     /// If the part has no subtree value: the caller made it with a size that has none.
     pub(crate) fn push(&mut self, part: &PartHash) {
-        let subtree = part.subtree.expect("parts of a tree hash are subtrees");
+        self.push_subtree(part.subtree.expect("parts of a tree hash are subtrees"));
+        self.single = (self.parts == 1).then_some(part.hash);
+    }
+
+    /// The next part of a file that has more than one: without its own hash.
+    pub(crate) fn push_subtree(&mut self, subtree: ChainingValue) {
         // Complete subtrees merge only once more follows: the last merge must be the root's.
         while self.waiting.len() > self.parts.count_ones() as usize {
             self.merge();
         }
         self.waiting.push(subtree);
         self.parts += 1;
-        self.single = (self.parts == 1).then_some(part.hash);
+        self.single = None;
     }
 
     fn merge(&mut self) {
@@ -119,6 +146,9 @@ impl TreeHash {
     }
 
     /// The hash of the whole file.
+    ///
+    /// # Panics
+    /// If the only part came without its own hash.
     pub(crate) fn finish(mut self) -> ChunkHash {
         if self.parts == 0 {
             return ChunkHash::of(&[]);
@@ -172,14 +202,24 @@ mod tests {
     fn a_part_hashed_as_it_comes_has_the_same_hashes() {
         let data = bytes(5_000);
         for (offset, part_bytes) in [(0, 8_192), (16_384, 8_192), (9_000, 3_000)] {
-            let mut hasher = PartHasher::new(Some((offset, part_bytes)));
+            let mut hasher = PartHasher::both(offset, part_bytes);
             data.chunks(700).for_each(|piece| hasher.update(piece));
-            assert_eq!(hasher.finish(), PartHash::of(&data, offset, part_bytes));
+            let whole = PartHash::of(&data, offset, part_bytes);
+            assert_eq!(hasher.finish_own(), Some(whole.hash));
+            assert_eq!(hasher.finish_subtree(), whole.subtree);
         }
-        let mut hasher = PartHasher::new(None);
+        let mut hasher = PartHasher::own();
         hasher.update(&data);
-        assert_eq!(hasher.finish().hash, ChunkHash::of(&data));
-        assert_eq!(PartHasher::new(Some((0, 8_192))).finish().subtree, None);
+        assert_eq!(hasher.finish_own(), Some(ChunkHash::of(&data)));
+        assert_eq!(hasher.finish_subtree(), None);
+        let mut hasher = PartHasher::subtree(16_384);
+        assert_eq!(hasher.finish_subtree(), None, "nothing came");
+        hasher.update(&data);
+        let subtree = PartHash::of(&data, 16_384, 8_192).subtree;
+        assert_eq!(
+            (hasher.finish_own(), hasher.finish_subtree()),
+            (None, subtree)
+        );
     }
 
     #[test]

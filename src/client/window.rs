@@ -1,5 +1,7 @@
 //! Bytes in flight: a bound on the memory of a transfer, shared by all its files.
 
+use super::buffers::Buffers;
+use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Bytes of one permit; a window of 4 TiB still fits the semaphore's count.
@@ -10,6 +12,8 @@ const UNIT: u64 = 1_024;
 pub(crate) struct Window {
     units: u32,
     free: Semaphore,
+    /// The memory that these bytes are held in.
+    pub(crate) buffers: Arc<Buffers>,
 }
 
 impl Window {
@@ -20,6 +24,7 @@ impl Window {
         Window {
             units,
             free: Semaphore::new(units as usize),
+            buffers: Arc::default(),
         }
     }
 

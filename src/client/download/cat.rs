@@ -1,7 +1,7 @@
 //! A file in order to a writer, with chunks ahead of it fetched within the window.
 
 use super::content::Content;
-use super::fetch::Sink;
+use super::fetch::{Proof, Sink};
 use super::get::report_of;
 use super::whole::check;
 use crate::client::core::Client;
@@ -77,10 +77,17 @@ impl Client {
     ) -> BoxFuture<'a, Result<(PartHash, Bytes)>> {
         async move {
             let (want, ticket) = want?;
-            let tree = tree_of.map(|chunk_bytes| (want.offset, chunk_bytes));
-            let mut sink = Sink::memory(tree);
+            let proof = tree_of.map_or(Proof::Own, |part_bytes| Proof::Both {
+                offset: want.offset,
+                part_bytes,
+            });
+            let mut sink = Sink::memory(want.len, proof);
             let moved = |bytes| progress.advance(bytes);
-            let part = self.fetch(&ticket, &want, &mut sink, &moved).await?;
+            let hashed = self.fetch(&ticket, &want, &mut sink, &moved).await?;
+            let part = PartHash {
+                hash: hashed.own.expect("asked for"),
+                subtree: hashed.subtree,
+            };
             Ok((part, sink.into_bytes()))
         }
         .boxed()

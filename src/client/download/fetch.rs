@@ -1,19 +1,20 @@
 //! One chunk, or a part of one, from a node: verified before it counts, tried again elsewhere.
 
+use super::part::OneWriter;
 use crate::client::core::{Client, is_passing, odd, shown};
 use crate::client::link::Live;
 use crate::client::manifest::Want;
 use crate::client::retry::Retry;
-use crate::client::tree_hash::{PartHash, PartHasher};
+use crate::client::tree_hash::PartHasher;
 use crate::client::upload::within;
 use crate::codec;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::limits::MIB;
 use crate::proto::{Answer, Call, Ticket};
+use crate::types::ChunkHash;
+use blake3::hazmat::ChainingValue;
 use bytes::{Bytes, BytesMut};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use std::time::Duration;
 const RECV_BYTES: usize = 256 << 10;
 /// Bytes gathered before they are hashed and written on the blocking pool.
 const FLUSH_BYTES: usize = 2 * MIB as usize;
+/// Bytes hashed and written in one piece.
+const WRITE_BYTES: usize = 256 << 10;
 /// Attempts at one chunk that each got somewhere.
 const ATTEMPTS_MAX: u32 = 32;
 /// After so many failures a chunk is asked for in pieces of `CAREFUL_BYTES`.
@@ -30,138 +33,180 @@ const CAREFUL_BYTES: u32 = 512 << 10;
 /// Nodes asked for a chunk whose bytes did not match.
 const CORRUPT_MAX: u32 = 3;
 
-/// Where a chunk's bytes go. What was taken is worth nothing until `end` said so.
+/// By what it is known that a chunk's bytes are right.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Proof {
+    /// Its own hash: compared as soon as it is whole.
+    Own,
+    /// Its value in the tree of the whole file, where it begins at this offset: whoever asked
+    /// compares the hash of the file.
+    Tree(u64),
+    /// Its own hash and that value, of chunks of this size.
+    Both { offset: u64, part_bytes: u64 },
+}
+
+impl Proof {
+    fn hasher(self) -> PartHasher {
+        match self {
+            Proof::Own => PartHasher::own(),
+            Proof::Tree(offset) => PartHasher::subtree(offset),
+            Proof::Both { offset, part_bytes } => PartHasher::both(offset, part_bytes),
+        }
+    }
+}
+
+/// Where a chunk's bytes go. What was taken is worth nothing until it is proved.
 pub(super) enum Sink {
-    Memory {
-        bytes: BytesMut,
-        tree: Option<(u64, u64)>,
-    },
-    File {
-        file: Arc<File>,
-        /// Where the wanted bytes begin in the file.
-        offset: u64,
-        written: u64,
-        hasher: Box<PartHasher>,
-        tree: Option<(u64, u64)>,
-        pending: Vec<Bytes>,
-        pending_bytes: usize,
-        /// What is pending, in one piece: packets bring a few KiB at a time, which neither the
-        /// hash nor the file system takes well.
-        whole: Vec<u8>,
-    },
+    Memory { bytes: BytesMut, proof: Proof },
+    File(FileSink),
+}
+
+/// A place in a local file.
+pub(super) struct FileSink {
+    file: Arc<OneWriter>,
+    /// Where the wanted bytes begin in the file.
+    offset: u64,
+    written: u64,
+    proof: Proof,
+    hasher: Box<PartHasher>,
+    pending: Vec<Bytes>,
+    pending_bytes: usize,
+    /// Where what is pending is put together: packets bring a few KiB at a time, which neither
+    /// the hash nor the file system takes well.
+    gathered: Vec<u8>,
+}
+
+impl FileSink {
+    fn restart(&mut self) {
+        self.written = 0;
+        *self.hasher = self.proof.hasher();
+        self.pending.clear();
+        self.pending_bytes = 0;
+    }
+
+    async fn flush(&mut self, env: &Env) -> Result<()> {
+        let parts = std::mem::take(&mut self.pending);
+        let bytes = std::mem::take(&mut self.pending_bytes) as u64;
+        let (at, file) = (self.offset + self.written, Arc::clone(&self.file));
+        let mut hasher = std::mem::replace(&mut self.hasher, Box::new(PartHasher::own()));
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let flushed = env.run_blocking(move || {
+            write_parts(&file, at, &parts, &mut hasher, &mut gathered)?;
+            Ok::<_, std::io::Error>((hasher, gathered))
+        });
+        (self.hasher, self.gathered) = flushed.await.map_err(|e| local_failure(&e))?;
+        self.written += bytes;
+        Ok(())
+    }
+}
+
+/// Hashes and writes parts one behind the other, as much at once as an inner cache holds.
+fn write_parts(
+    file: &OneWriter,
+    mut at: u64,
+    parts: &[Bytes],
+    hasher: &mut PartHasher,
+    gathered: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    gathered.reserve_exact(WRITE_BYTES);
+    let mut parts = parts.iter();
+    let mut rest: &[u8] = &[];
+    loop {
+        gathered.clear();
+        while gathered.len() < WRITE_BYTES {
+            if rest.is_empty() {
+                let Some(part) = parts.next() else { break };
+                rest = part;
+            }
+            let (now, later) = rest.split_at(rest.len().min(WRITE_BYTES - gathered.len()));
+            gathered.extend_from_slice(now);
+            rest = later;
+        }
+        if gathered.is_empty() {
+            return Ok(());
+        }
+        hasher.update(gathered);
+        file.write_all_at(gathered, at)?;
+        at += gathered.len() as u64;
+    }
+}
+
+/// What came, hashed as its proof asks for.
+pub(super) struct Hashed {
+    pub(super) own: Option<ChunkHash>,
+    pub(super) subtree: Option<ChainingValue>,
+}
+
+impl Hashed {
+    fn by(hasher: &PartHasher) -> Hashed {
+        Hashed {
+            own: hasher.finish_own(),
+            subtree: hasher.finish_subtree(),
+        }
+    }
 }
 
 impl Sink {
-    /// `tree` as for [`PartHasher::new`].
-    pub(super) fn memory(tree: Option<(u64, u64)>) -> Sink {
-        let bytes = BytesMut::new();
-        Sink::Memory { bytes, tree }
+    /// Memory for `len` bytes.
+    pub(super) fn memory(len: u32, proof: Proof) -> Sink {
+        let bytes = BytesMut::with_capacity(len as usize);
+        Sink::Memory { bytes, proof }
     }
 
-    /// `tree` as for [`PartHasher::new`].
-    pub(super) fn file(file: Arc<File>, offset: u64, tree: Option<(u64, u64)>) -> Sink {
-        Sink::File {
+    pub(super) fn file(file: Arc<OneWriter>, offset: u64, proof: Proof) -> Sink {
+        Sink::File(FileSink {
             file,
             offset,
             written: 0,
-            hasher: Box::new(PartHasher::new(tree)),
-            tree,
+            proof,
+            hasher: Box::new(proof.hasher()),
             pending: Vec::new(),
             pending_bytes: 0,
-            whole: Vec::new(),
-        }
+            gathered: Vec::new(),
+        })
     }
 
     /// Forgets an attempt that failed.
     fn restart(&mut self) {
         match self {
             Sink::Memory { bytes, .. } => bytes.clear(),
-            Sink::File {
-                written,
-                hasher,
-                tree,
-                pending,
-                pending_bytes,
-                ..
-            } => {
-                *written = 0;
-                **hasher = PartHasher::new(*tree);
-                pending.clear();
-                *pending_bytes = 0;
-            }
+            Sink::File(file) => file.restart(),
         }
     }
 
     async fn take(&mut self, env: &Env, bytes: Bytes) -> Result<()> {
         match self {
-            Sink::Memory { bytes: all, .. } => {
-                all.extend_from_slice(&bytes);
-                Ok(())
-            }
-            Sink::File {
-                pending,
-                pending_bytes,
-                ..
-            } => {
-                *pending_bytes += bytes.len();
-                pending.push(bytes);
-                match *pending_bytes >= FLUSH_BYTES {
-                    true => self.flush(env).await,
-                    false => Ok(()),
+            Sink::Memory { bytes: all, .. } => all.extend_from_slice(&bytes),
+            Sink::File(file) => {
+                file.pending_bytes += bytes.len();
+                file.pending.push(bytes);
+                if file.pending_bytes >= FLUSH_BYTES {
+                    file.flush(env).await?;
                 }
             }
         }
-    }
-
-    async fn flush(&mut self, env: &Env) -> Result<()> {
-        let Sink::File {
-            file,
-            offset,
-            written,
-            hasher,
-            tree,
-            pending,
-            pending_bytes,
-            whole,
-        } = self
-        else {
-            return Ok(());
-        };
-        let parts = std::mem::take(pending);
-        let bytes = std::mem::take(pending_bytes) as u64;
-        let (at, file) = (*offset + *written, Arc::clone(file));
-        let idle = Box::new(PartHasher::new(*tree));
-        let mut hash = std::mem::replace(hasher, idle);
-        let mut buffer = std::mem::take(whole);
-        let flushed = env.run_blocking(move || {
-            buffer.clear();
-            parts.iter().for_each(|part| buffer.extend_from_slice(part));
-            hash.update(&buffer);
-            file.write_all_at(&buffer, at)?;
-            Ok::<_, std::io::Error>((hash, buffer))
-        });
-        (*hasher, *whole) = flushed.await.map_err(|e| local_failure(&e))?;
-        *written += bytes;
         Ok(())
     }
 
     /// The hashes of everything taken.
-    async fn end(&mut self, env: &Env) -> Result<PartHash> {
-        self.flush(env).await?;
+    async fn end(&mut self, env: &Env) -> Result<Hashed> {
         match self {
-            Sink::Memory { bytes, tree } => {
+            Sink::Memory { bytes, proof } => {
                 let whole = std::mem::take(bytes).freeze();
-                let (shared, mut hasher) = (whole.clone(), PartHasher::new(*tree));
-                let part = env.run_blocking(move || {
+                let (shared, mut hasher) = (whole.clone(), proof.hasher());
+                let hashed = env.run_blocking(move || {
                     hasher.update(&shared);
-                    hasher.finish()
+                    Hashed::by(&hasher)
                 });
-                let part = part.await;
+                let hashed = hashed.await;
                 // Nobody else holds it any more, so that this copies nothing.
                 *bytes = whole.into();
-                Ok(part)
+                Ok(hashed)
             }
-            Sink::File { hasher, .. } => Ok(hasher.finish()),
+            Sink::File(file) => {
+                file.flush(env).await?;
+                Ok(Hashed::by(&file.hasher))
+            }
         }
     }
 
@@ -169,7 +214,7 @@ impl Sink {
     pub(super) fn into_bytes(self) -> Bytes {
         match self {
             Sink::Memory { bytes, .. } => bytes.freeze(),
-            Sink::File { .. } => Bytes::new(),
+            Sink::File(_) => Bytes::new(),
         }
     }
 }
@@ -184,17 +229,17 @@ fn local_failure(source: &std::io::Error) -> Error {
 
 impl Client {
     /// Fetches what is wanted into `sink`; tells `moved` how many more bytes came. Returns the
-    /// hashes of what came.
+    /// hashes of what came that its proof asks for.
     ///
     /// # Errors
-    /// `corrupt` when no node gave bytes that match the hash.
+    /// `corrupt` when no node gave bytes that match the hash, if they are proved by it.
     pub(super) async fn fetch(
         &self,
         ticket: &Ticket,
         want: &Want,
         sink: &mut Sink,
         moved: &(dyn Fn(u64) + Sync),
-    ) -> Result<PartHash> {
+    ) -> Result<Hashed> {
         let timeout = self.core.timeout;
         let mut retry = Retry::within(timeout);
         let (mut reported, mut corrupt) = (0, 0);
@@ -226,7 +271,7 @@ impl Client {
                 Err(error) => Err(error),
             };
             let cause = match attempt {
-                Ok(part) => return Ok(part),
+                Ok(hashed) => return Ok(hashed),
                 Err(error) if is_passing(&error) => error,
                 // A chunk that is not there is damage too: the file says it has it.
                 Err(error) if matches!(error.code, Code::Corrupt | Code::NotFound) => {
@@ -265,7 +310,7 @@ impl Client {
         step: u32,
         sink: &mut Sink,
         tell: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<PartHash> {
+    ) -> Result<Hashed> {
         let mut done = 0;
         while done < want.len {
             let len = step.min(want.len - done);
@@ -282,14 +327,14 @@ impl Client {
                 .await?;
             done += len;
         }
-        let part = sink.end(&self.core.env).await?;
-        if want.is_whole() && part.hash != want.location.hash {
+        let hashed = sink.end(&self.core.env).await?;
+        if want.is_whole() && hashed.own.is_some_and(|own| own != want.location.hash) {
             return Err(Error::corrupt(format!(
                 "chunk {} came with other bytes from {}",
                 want.location.hash, live.address
             )));
         }
-        Ok(part)
+        Ok(hashed)
     }
 
     async fn fetch_part(

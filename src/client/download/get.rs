@@ -1,7 +1,7 @@
 //! Getting one file into a local one.
 
 use super::content::Content;
-use super::fetch::Sink;
+use super::fetch::{Proof, Sink};
 use super::part::{Identity, PartFile, check_target, write_small};
 use super::whole::{WholeFile, check};
 use crate::client::core::Client;
@@ -9,11 +9,12 @@ use crate::client::manifest::Want;
 use crate::client::options::GetOptions;
 use crate::client::progress::Progress;
 use crate::client::report::GetReport;
-use crate::client::tree_hash::{PartHash, is_subtree_size};
+use crate::client::tree_hash::is_subtree_size;
 use crate::client::window::Window;
 use crate::error::{Error, Result};
 use crate::proto::Ticket;
 use crate::types::{ChunkHash, DfsPath};
+use blake3::hazmat::ChainingValue;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use std::ops::Range;
@@ -90,14 +91,19 @@ impl Client {
             progress,
             kept_bytes: AtomicU64::new(0),
         };
-        let found = fetch.run().await.map_err(|e| e.at(path))?;
+        let expected = content.file.attrs.hash;
+        let mut found = fetch.run(false).await.map_err(|e| e.at(path))?;
+        if found.is_some_and(|found| found != expected) && fetch.by_tree() {
+            tracing::debug!(%path, "what came is not the file: chunk by chunk again");
+            found = fetch.run(true).await.map_err(|e| e.at(path))?;
+        }
         report.kept_bytes = fetch.kept_bytes.into_inner();
         report.fetched_bytes = bytes - report.kept_bytes;
         let part = Arc::try_unwrap(fetch.part);
         let part =
             part.map_err(|_| Error::failed("a write to the local file is still under way"))?;
         if let Some(found) = found
-            && let Err(error) = check(found, content.file.attrs.hash)
+            && let Err(error) = check(found, expected)
         {
             env.run_blocking(move || part.discard()).await;
             return Err(error.at(path));
@@ -134,31 +140,44 @@ impl Client {
 }
 
 impl Fetch<'_> {
-    /// Fetches everything. The hash of the file, if all of it was wanted.
-    async fn run(&self) -> Result<Option<ChunkHash>> {
+    /// Fetches everything. The hash of the file, if all of it was wanted. `again`: after it was
+    /// another than the file's, each chunk is proved by its own hash, and fetched where it fails.
+    async fn run(&self, again: bool) -> Result<Option<ChunkHash>> {
         let chunk_bytes = self.chunk_bytes();
-        let mut whole = (self.is_whole() && is_subtree_size(chunk_bytes)).then(WholeFile::default);
+        let mut whole = WholeFile::default();
+        let mut last = None;
         let mut wants = self
             .content
             .wants(self.range.clone())
-            .map(|want| self.one(want))
+            .map(|want| self.one(want, again))
             .buffer_unordered(self.window.pieces(chunk_bytes))
             .boxed();
-        while let Some((index, part)) = wants.try_next().await? {
-            if let Some(whole) = &mut whole {
-                whole.add(index, part);
+        while let Some((want, subtree)) = wants.try_next().await? {
+            if let Some(subtree) = subtree {
+                whole.add(want.index, subtree);
             }
+            last = Some(want.location.hash);
         }
         drop(wants);
-        match whole {
-            Some(whole) => Ok(Some(whole.finish())),
-            None if self.is_whole() => {
-                let part = Arc::clone(&self.part);
-                let env = &self.content.client.core.env;
-                Ok(Some(env.run_blocking(move || part.hash()).await?))
-            }
-            None => Ok(None),
+        if !self.is_whole() {
+            return Ok(None);
         }
+        if self.by_tree() {
+            return Ok(Some(whole.finish()));
+        }
+        if self.content.size() <= chunk_bytes {
+            // Its only chunk, which was proved.
+            return Ok(last);
+        }
+        let part = Arc::clone(&self.part);
+        let env = &self.content.client.core.env;
+        Ok(Some(env.run_blocking(move || part.hash()).await?))
+    }
+
+    /// True if the chunks are proved together by the hash of the file.
+    fn by_tree(&self) -> bool {
+        let chunk_bytes = self.chunk_bytes();
+        self.is_whole() && is_subtree_size(chunk_bytes) && self.content.size() > chunk_bytes
     }
 
     fn is_whole(&self) -> bool {
@@ -171,40 +190,84 @@ impl Fetch<'_> {
 
     /// Boxed: the compiler cannot see through the stream otherwise that it may move between
     /// threads.
-    fn one(&self, want: Result<(Want, Arc<Ticket>)>) -> BoxFuture<'_, Result<(u64, PartHash)>> {
+    fn one(
+        &self,
+        want: Result<(Want, Arc<Ticket>)>,
+        again: bool,
+    ) -> BoxFuture<'_, Result<(Want, Option<ChainingValue>)>> {
         async move {
             let (want, ticket) = want?;
-            let part = self.fetch_one(want, &ticket).await?;
-            Ok((want.index, part))
+            let subtree = match again {
+                false => self.fetch_one(&want, &ticket).await?,
+                true => self.prove_one(&want, &ticket).await?,
+            };
+            Ok((want, subtree))
         }
         .boxed()
     }
 
-    async fn fetch_one(&self, want: Want, ticket: &Ticket) -> Result<PartHash> {
+    async fn fetch_one(&self, want: &Want, ticket: &Ticket) -> Result<Option<ChainingValue>> {
         let len = u64::from(want.len);
         let _permit = self.window.take(len).await;
-        let client = self.content.client;
-        let env = &client.core.env;
-        let at = want.offset - self.range.start;
-        let chunk_bytes = self.chunk_bytes();
+        let (at, chunk_bytes) = (want.offset - self.range.start, self.chunk_bytes());
         if want.is_whole() {
-            let part = Arc::clone(&self.part);
+            let (part, index, len) = (Arc::clone(&self.part), want.index, want.len);
             let hash = want.location.hash;
-            let held =
-                env.run_blocking(move || part.held(want.index, at, want.len, chunk_bytes, &hash));
-            if let Some(part) = held.await {
-                self.kept_bytes.fetch_add(len, Ordering::Relaxed);
-                self.progress.advance(len);
-                return Ok(part);
+            let held = move || part.held(index, at, len, chunk_bytes, &hash);
+            if let Some(part) = self.content.client.core.env.run_blocking(held).await {
+                self.kept_bytes.fetch_add(u64::from(len), Ordering::Relaxed);
+                self.progress.advance(u64::from(len));
+                return Ok(part.subtree);
             }
         }
-        let tree = self.is_whole().then_some((want.offset, chunk_bytes));
-        let mut sink = Sink::file(Arc::clone(&self.part.file), at, tree);
+        let proof = match self.by_tree() {
+            true => Proof::Tree(want.offset),
+            false => Proof::Own,
+        };
         let moved = |bytes| self.progress.advance(bytes);
-        let fetched = client.fetch(ticket, &want, &mut sink, &moved).await?;
-        let part = Arc::clone(&self.part);
-        env.run_blocking(move || part.mark(want.index)).await?;
-        Ok(fetched)
+        self.fetch_as(want, ticket, proof, &moved).await
+    }
+
+    /// The chunk's value in the tree once its bytes in the local file are those of its hash;
+    /// fetched again if they are not.
+    async fn prove_one(&self, want: &Want, ticket: &Ticket) -> Result<Option<ChainingValue>> {
+        let _permit = self.window.take(u64::from(want.len)).await;
+        let (at, chunk_bytes) = (want.offset - self.range.start, self.chunk_bytes());
+        let (len, hash) = (want.len, want.location.hash);
+        let env = &self.content.client.core.env;
+        let proved = || {
+            let part = Arc::clone(&self.part);
+            env.run_blocking(move || part.proved(at, len, chunk_bytes, &hash))
+        };
+        if let Some(part) = proved().await {
+            return Ok(part.subtree);
+        }
+        self.fetch_as(want, ticket, Proof::Own, &|_| {}).await?;
+        let part = proved().await.ok_or_else(|| {
+            Error::corrupt("the local file does not keep what is written to it")
+                .hint("check the local disk")
+        })?;
+        Ok(part.subtree)
+    }
+
+    async fn fetch_as(
+        &self,
+        want: &Want,
+        ticket: &Ticket,
+        proof: Proof,
+        moved: &(dyn Fn(u64) + Sync),
+    ) -> Result<Option<ChainingValue>> {
+        let client = self.content.client;
+        let at = want.offset - self.range.start;
+        let mut sink = Sink::file(Arc::clone(&self.part.file), at, proof);
+        let fetched = client.fetch(ticket, want, &mut sink, moved).await?;
+        let (part, index) = (Arc::clone(&self.part), want.index);
+        client
+            .core
+            .env
+            .run_blocking(move || part.mark(index))
+            .await?;
+        Ok(fetched.subtree)
     }
 }
 

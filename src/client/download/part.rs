@@ -12,6 +12,7 @@ use crate::client::tree_hash::PartHash;
 use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::types::{ChunkHash, ClusterId, DfsPath, FileVersion, Inode};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -41,9 +42,30 @@ pub(super) struct Identity {
     pub(super) chunk_bytes: u64,
 }
 
+/// A file whose writers take turns: the system has one lock for them, and lets them spin for it.
+pub(super) struct OneWriter {
+    file: File,
+    turn: Mutex<()>,
+}
+
+impl OneWriter {
+    pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        let _mine = self.turn.lock();
+        self.file.write_all_at(bytes, offset)
+    }
+}
+
+impl std::ops::Deref for OneWriter {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
 /// A local file being written.
 pub(super) struct PartFile {
-    pub(super) file: Arc<File>,
+    pub(super) file: Arc<OneWriter>,
     target: PathBuf,
     part: PathBuf,
     state: Option<(File, PathBuf)>,
@@ -80,7 +102,10 @@ impl PartFile {
             }
         };
         let part = PartFile {
-            file: Arc::new(file),
+            file: Arc::new(OneWriter {
+                file,
+                turn: Mutex::new(()),
+            }),
             target: target.to_owned(),
             part: part.clone(),
             state,
@@ -126,7 +151,7 @@ impl PartFile {
         state.write_all_at(&len.to_le_bytes(), 0)
     }
 
-    /// This chunk is written and was verified.
+    /// This chunk is written.
     pub(super) fn mark(&self, index: u64) -> Result<()> {
         let (Some((state, path)), Some(at)) = (&self.state, HEADER_BYTES.checked_add(index)) else {
             return Ok(());
@@ -149,9 +174,20 @@ impl PartFile {
         let mut mark = [0];
         let at = HEADER_BYTES.checked_add(index)?;
         state.read_exact_at(&mut mark, at).ok()?;
-        if mark != [1] {
-            return None;
+        match mark {
+            [1] => self.proved(offset, len, chunk_bytes, hash),
+            _ => None,
         }
+    }
+
+    /// The hashes of these bytes, read again, if they have this one.
+    pub(super) fn proved(
+        &self,
+        offset: u64,
+        len: u32,
+        chunk_bytes: u64,
+        hash: &ChunkHash,
+    ) -> Option<PartHash> {
         let mut bytes = vec![0; usize::try_from(len).ok()?];
         self.file.read_exact_at(&mut bytes, offset).ok()?;
         let part = PartHash::of(&bytes, offset, chunk_bytes);

@@ -2,10 +2,11 @@
 
 use super::begun::Begun;
 use super::resume::ResumeState;
+use crate::client::buffers::Buffers;
 use crate::client::local::LocalFile;
 use crate::client::manifest::{Manifest, ManifestBuilder, Piece, pieces, size_max};
 use crate::client::progress::Progress;
-use crate::client::tree_hash::PartHash;
+use crate::client::tree_hash::{PIECE_BYTES, PartHash, PartHasher};
 use crate::client::window::Window;
 use crate::error::{Error, Result};
 use bytes::{Bytes, BytesMut};
@@ -186,12 +187,8 @@ impl Transfer<'_> {
             Load::File(piece) => {
                 let permit = self.window.take(piece.len).await;
                 let file = file.expect("pieces of a file come with the file");
-                let read = env.run_blocking(move || {
-                    let len = usize::try_from(piece.len).unwrap_or(usize::MAX);
-                    let bytes = file.read_exact_at(piece.offset, len)?;
-                    let part = PartHash::of(&bytes, piece.offset, chunk_bytes);
-                    Ok::<_, Error>((bytes, part))
-                });
+                let buffers = Arc::clone(&self.window.buffers);
+                let read = env.run_blocking(move || read(&file, piece, chunk_bytes, &buffers));
                 let (bytes, part) = read.await?;
                 (piece, bytes, part, permit)
             }
@@ -241,6 +238,31 @@ impl Transfer<'_> {
         }
         Ok(sent)
     }
+}
+
+/// Reads one chunk of a file and hashes it, each piece while it is in the cache.
+fn read(
+    file: &LocalFile,
+    piece: Piece,
+    chunk_bytes: u64,
+    buffers: &Arc<Buffers>,
+) -> Result<(Bytes, PartHash)> {
+    let len = usize::try_from(piece.len).map_err(|_| Error::failed("a chunk over the memory"))?;
+    let mut hasher = PartHasher::both(piece.offset, chunk_bytes);
+    let bytes = buffers.filled(len, |out| {
+        let mut at = piece.offset;
+        for part in out.chunks_mut(PIECE_BYTES) {
+            file.read_exact_at(part, at)?;
+            hasher.update(part);
+            at += part.len() as u64;
+        }
+        Ok::<_, Error>(())
+    })?;
+    let part = PartHash {
+        hash: hasher.finish_own().expect("both were asked for"),
+        subtree: hasher.finish_subtree(),
+    };
+    Ok((bytes, part))
 }
 
 /// A pipe being cut into chunks.
