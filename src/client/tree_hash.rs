@@ -15,7 +15,7 @@ use blake3::hazmat::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartHash {
     pub(crate) hash: ChunkHash,
-    /// `None` where the file's parts are no subtrees.
+    /// `None` where the file's parts are no subtrees, and where this is the only one.
     pub(crate) subtree: Option<ChainingValue>,
 }
 
@@ -31,12 +31,11 @@ impl PartHash {
     /// Hashes the part that begins at `offset` of its file; parts have `part_bytes`, the last
     /// may have fewer.
     pub(crate) fn of(bytes: &[u8], offset: u64, part_bytes: u64) -> PartHash {
-        let mut hasher = PartHasher::both(offset, part_bytes);
+        let mut hasher = PartHasher::for_part(offset, bytes.len() as u64, part_bytes);
         hasher.update(bytes);
-        PartHash {
-            hash: hasher.finish_own().expect("both were asked for"),
-            subtree: hasher.finish_subtree(),
-        }
+        hasher
+            .finish()
+            .expect("a part's own hash is always asked for")
     }
 }
 
@@ -49,10 +48,12 @@ pub(crate) struct PartHasher {
 }
 
 impl PartHasher {
-    /// Both hashes of the part at `offset` of its file. Of parts that are no subtrees, only their
-    /// own.
-    pub(crate) fn both(offset: u64, part_bytes: u64) -> Self {
-        let subtree = is_subtree_size(part_bytes).then(|| subtree_hasher(offset));
+    /// What a file's hash needs of the part of `len` bytes at `offset`, beside the part's own hash.
+    pub(crate) fn for_part(offset: u64, len: u64, part_bytes: u64) -> Self {
+        // One that is first and not whole is the only one: its own hash is the file's.
+        let is_only = offset == 0 && len < part_bytes;
+        let subtree = is_subtree_size(part_bytes) && !is_only;
+        let subtree = subtree.then(|| subtree_hasher(offset));
         PartHasher {
             own: Some(Hasher::new()),
             subtree,
@@ -90,6 +91,12 @@ impl PartHasher {
         self.own.as_ref().map(hash)
     }
 
+    /// The part's hashes, if its own was wanted.
+    pub(crate) fn finish(&self) -> Option<PartHash> {
+        let subtree = self.finish_subtree();
+        self.finish_own().map(|hash| PartHash { hash, subtree })
+    }
+
     /// Its value in the tree, if that was wanted and anything came.
     pub(crate) fn finish_subtree(&self) -> Option<ChainingValue> {
         let subtree = self.subtree.as_ref().filter(|hasher| hasher.count() > 0);
@@ -119,14 +126,23 @@ impl TreeHash {
     /// The next part.
     ///
     /// # Panics
-    /// If the part has no subtree value: the caller made it with a size that has none.
+    /// If one of several parts has no subtree value: the caller made it with a size that has none.
     pub(crate) fn push(&mut self, part: &PartHash) {
-        self.push_subtree(part.subtree.expect("parts of a tree hash are subtrees"));
+        if self.parts == 0 && part.subtree.is_none() {
+            self.parts = 1;
+        } else {
+            self.push_subtree(part.subtree.expect("parts of a tree hash are subtrees"));
+        }
         self.single = (self.parts == 1).then_some(part.hash);
     }
 
     /// The next part of a file that has more than one: without its own hash.
     pub(crate) fn push_subtree(&mut self, subtree: ChainingValue) {
+        let is_complete = self.parts == 0 || !self.waiting.is_empty();
+        assert!(
+            is_complete,
+            "nothing comes behind a part that is the only one"
+        );
         // Complete subtrees merge only once more follows: the last merge must be the root's.
         while self.waiting.len() > self.parts.count_ones() as usize {
             self.merge();
@@ -202,11 +218,11 @@ mod tests {
     fn a_part_hashed_as_it_comes_has_the_same_hashes() {
         let data = bytes(5_000);
         for (offset, part_bytes) in [(0, 8_192), (16_384, 8_192), (9_000, 3_000)] {
-            let mut hasher = PartHasher::both(offset, part_bytes);
+            let mut hasher = PartHasher::for_part(offset, 5_000, part_bytes);
             data.chunks(700).for_each(|piece| hasher.update(piece));
             let whole = PartHash::of(&data, offset, part_bytes);
-            assert_eq!(hasher.finish_own(), Some(whole.hash));
-            assert_eq!(hasher.finish_subtree(), whole.subtree);
+            assert_eq!(whole.hash, ChunkHash::of(&data));
+            assert_eq!(hasher.finish(), Some(whole));
         }
         let mut hasher = PartHasher::own();
         hasher.update(&data);

@@ -79,6 +79,7 @@ impl Client {
             let (want, ticket) = want?;
             let proof = tree_of.map_or(Proof::Own, |part_bytes| Proof::Both {
                 offset: want.offset,
+                len: u64::from(want.len),
                 part_bytes,
             });
             let mut sink = Sink::memory(want.len, proof);

@@ -41,8 +41,12 @@ pub(super) enum Proof {
     /// Its value in the tree of the whole file, where it begins at this offset: whoever asked
     /// compares the hash of the file.
     Tree(u64),
-    /// Its own hash and that value, of chunks of this size.
-    Both { offset: u64, part_bytes: u64 },
+    /// Both, of the chunk of `len` bytes at `offset` of a file with chunks of `part_bytes`.
+    Both {
+        offset: u64,
+        len: u64,
+        part_bytes: u64,
+    },
 }
 
 impl Proof {
@@ -50,7 +54,11 @@ impl Proof {
         match self {
             Proof::Own => PartHasher::own(),
             Proof::Tree(offset) => PartHasher::subtree(offset),
-            Proof::Both { offset, part_bytes } => PartHasher::both(offset, part_bytes),
+            Proof::Both {
+                offset,
+                len,
+                part_bytes,
+            } => PartHasher::for_part(offset, len, part_bytes),
         }
     }
 }

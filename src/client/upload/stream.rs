@@ -20,6 +20,10 @@ use tokio::sync::SemaphorePermit;
 /// A pipe's buffer grows by this much as bytes come, so that a short one costs little.
 const PIPE_STEP: usize = 256 << 10;
 
+/// Pieces in memory up to this many bytes are hashed at once: a hop to the blocking pool and back
+/// costs as much.
+const HASH_INLINE_BYTES_MAX: u64 = 256 << 10;
+
 /// Where an upload's bytes come from.
 pub(super) enum Source<'a> {
     File(Arc<LocalFile>),
@@ -198,9 +202,11 @@ impl Transfer<'_> {
                 permit,
             } => {
                 let shared = bytes.clone();
-                let part = env
-                    .run_blocking(move || PartHash::of(&shared, piece.offset, chunk_bytes))
-                    .await;
+                let hash = move || PartHash::of(&shared, piece.offset, chunk_bytes);
+                let part = match piece.len <= HASH_INLINE_BYTES_MAX {
+                    true => hash(),
+                    false => env.run_blocking(hash).await,
+                };
                 (piece, bytes, part, permit)
             }
         };
@@ -248,7 +254,7 @@ fn read(
     buffers: &Arc<Buffers>,
 ) -> Result<(Bytes, PartHash)> {
     let len = usize::try_from(piece.len).map_err(|_| Error::failed("a chunk over the memory"))?;
-    let mut hasher = PartHasher::both(piece.offset, chunk_bytes);
+    let mut hasher = PartHasher::for_part(piece.offset, piece.len, chunk_bytes);
     let bytes = buffers.filled(len, |out| {
         let mut at = piece.offset;
         for part in out.chunks_mut(PIECE_BYTES) {
@@ -258,11 +264,8 @@ fn read(
         }
         Ok::<_, Error>(())
     })?;
-    let part = PartHash {
-        hash: hasher.finish_own().expect("both were asked for"),
-        subtree: hasher.finish_subtree(),
-    };
-    Ok((bytes, part))
+    let part = hasher.finish();
+    Ok((bytes, part.expect("a part's own hash is always asked for")))
 }
 
 /// A pipe being cut into chunks.

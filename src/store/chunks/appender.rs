@@ -7,7 +7,7 @@
 use super::core::Core;
 use super::index::{Location, PackRow, Place, Update};
 use super::layout::{self, RecordHeader, Tombstone};
-use super::ops::{Ledger, Op, Put, Reply, answer};
+use super::ops::{Ledger, Op, Put, PutReply, Reply, answer};
 use crate::env::DiskFile;
 use crate::error::{Code, Error, Result};
 use crate::types::ChunkHash;
@@ -39,7 +39,7 @@ pub(super) struct Appender {
 struct Work {
     put: Put,
     before: Option<Location>,
-    copies: Vec<Reply>,
+    copies: Vec<PutReply>,
 }
 
 /// A record to bury: its chunk and length, and who waits for it.
@@ -167,7 +167,7 @@ impl Appender {
                             copies: Vec::new(),
                         });
                     } else {
-                        answer(put.reply, Ok(()));
+                        answer(put.reply, Ok(true));
                     }
                 }
                 (Op::Remove { hash, reply }, Some(Location::Pack { place, len })) => {
@@ -231,7 +231,9 @@ impl Appender {
             replies.push(work.put.reply);
         }
         ledger.post();
-        replies.into_iter().for_each(|reply| answer(reply, Ok(())));
+        replies
+            .into_iter()
+            .for_each(|reply| answer(reply, Ok(false)));
         burials
     }
 

@@ -145,7 +145,7 @@ impl Compactor {
     }
 }
 
-async fn settle(moves: &mut Vec<oneshot::Receiver<Result<()>>>) -> Result<()> {
+async fn settle(moves: &mut Vec<oneshot::Receiver<Result<bool>>>) -> Result<()> {
     for done in moves.drain(..) {
         done.await.map_err(|_| stopped())??;
     }

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, Semaphore};
 
-/// From this many bytes on hashing goes to the blocking pool (about 25 µs of work).
-pub(super) const HASH_INLINE_BYTES_MAX: usize = 128 << 10;
+/// From this many bytes on hashing goes to the blocking pool: 100 µs of work at most stay where
+/// they are, as a hop there and back costs some tens.
+pub(super) const HASH_INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// How often a read follows a record that compaction moved meanwhile.
 const MOVES_FOLLOWED_MAX: usize = 8;

@@ -15,6 +15,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
+/// Appends of one chunk whose older copy turns out not to be there.
+const APPENDS_TRIED_MAX: u32 = 4;
+
 /// Takes one chunk's bytes in order. Dropped unfinished, it leaves nothing behind.
 ///
 /// It holds memory of the store while it lives: whoever drives it bounds the time it waits for
@@ -146,19 +149,27 @@ impl ChunkWriter {
         let data = vec![std::mem::take(&mut self.gathered).freeze()];
         let core = &self.store.core;
         self.matches(super::core::hash_of(&core.env, data.clone()).await)?;
-        self.store.confirm(self.hash).await?;
-        let (hash, len, permit) = (self.hash, self.len as u32, self.permit.take());
-        let put = |reply| {
-            Op::Put(Put {
-                hash,
-                data,
-                len,
-                moved_from: None,
-                _permit: permit,
-                reply,
-            })
-        };
-        self.store.ask(put).await
+        let (hash, len, mut permit) = (self.hash, self.len as u32, self.permit.take());
+        for _ in 0..APPENDS_TRIED_MAX {
+            let put = |reply| {
+                Op::Put(Put {
+                    hash,
+                    data: data.clone(),
+                    len,
+                    moved_from: None,
+                    _permit: permit.take(),
+                    reply,
+                })
+            };
+            let was_there = self.store.ask(put).await?;
+            // Only a look at the disk makes an older copy count. A damaged one is out of use from
+            // then on, and the next append replaces it.
+            if !was_there || self.store.confirm(hash).await?.is_some() {
+                return Ok(());
+            }
+        }
+        let error = format!("chunk {hash} comes and goes while it is written");
+        Err(Error::unavailable(error).hint("try again"))
     }
 
     fn matches(&self, found: ChunkHash) -> Result<()> {

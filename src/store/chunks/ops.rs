@@ -12,6 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 pub(super) const QUEUE_MAX: usize = 4_096;
 
 pub(super) type Reply = oneshot::Sender<Result<()>>;
+/// True: nothing was appended, a copy that counts as good is there already.
+pub(super) type PutReply = oneshot::Sender<Result<bool>>;
 
 pub(super) enum Op {
     Put(Put),
@@ -39,7 +41,7 @@ pub(super) struct Put {
     pub moved_from: Option<Place>,
     /// Memory given back when the bytes are on disk.
     pub _permit: Option<OwnedSemaphorePermit>,
-    pub reply: Reply,
+    pub reply: PutReply,
 }
 
 impl Op {
@@ -65,15 +67,16 @@ impl Op {
     }
 
     pub fn refuse(self, error: &Error) {
-        let (Op::Put(Put { reply, .. })
-        | Op::Remove { reply, .. }
-        | Op::Retire { reply, .. }
-        | Op::Roll { reply }) = self;
-        answer(reply, Err(error.clone()));
+        match self {
+            Op::Put(Put { reply, .. }) => answer(reply, Err(error.clone())),
+            Op::Remove { reply, .. } | Op::Retire { reply, .. } | Op::Roll { reply } => {
+                answer(reply, Err(error.clone()));
+            }
+        }
     }
 }
 
-pub(super) fn answer(reply: Reply, result: Result<()>) {
+pub(super) fn answer<T>(reply: oneshot::Sender<Result<T>>, result: Result<T>) {
     // Whoever gave up waiting needs no answer.
     let _ = reply.send(result);
 }

@@ -8,7 +8,7 @@ use super::damage::Quarantine;
 use super::guard::Guard;
 use super::index::{Index, Location};
 use super::large::LargeFiles;
-use super::ops::{Op, QUEUE_MAX, Reply};
+use super::ops::{Op, QUEUE_MAX};
 use super::packs::Packs;
 use super::recovery::{self, Found, Recovered};
 use super::survey;
@@ -269,7 +269,10 @@ impl ChunkStore {
     }
 
     /// Has the appender do something.
-    pub(super) async fn ask(&self, op: impl FnOnce(Reply) -> Op) -> Result<()> {
+    pub(super) async fn ask<T>(
+        &self,
+        op: impl FnOnce(oneshot::Sender<Result<T>>) -> Op,
+    ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.ops.send(op(reply)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
