@@ -46,6 +46,11 @@ pub trait DiskFile: Send + Sync {
     }
     /// `write_at`, then `sync`, as one trip to the disk.
     fn write_sync(&self, offset: u64, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>>;
+    /// Says that a range will not be read again soon: the system need not keep what of it is on
+    /// disk already. Only a hint; quick, does not wait.
+    fn forget(&self, from: u64, to: u64) {
+        let _ = (from, to);
+    }
     /// Makes all bytes written so far durable (fdatasync).
     fn sync(&self) -> BoxFuture<'_, io::Result<()>>;
     fn len(&self) -> BoxFuture<'_, io::Result<u64>>;

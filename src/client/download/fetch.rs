@@ -100,6 +100,7 @@ impl FileSink {
         let mut gathered = std::mem::take(&mut self.gathered);
         let flushed = env.run_blocking(move || {
             write_parts(&file, at, &parts, &mut hasher, &mut gathered)?;
+            file.done(at, at + bytes);
             Ok::<_, std::io::Error>((hasher, gathered))
         });
         (self.hasher, self.gathered) = flushed.await.map_err(|e| local_failure(&e))?;

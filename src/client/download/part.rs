@@ -10,10 +10,12 @@
 
 use crate::client::tree_hash::PartHash;
 use crate::codec;
+use crate::env::real::{begin_writeback, forget};
 use crate::error::{Code, Error, Result};
 use crate::types::{ChunkHash, ClusterId, DfsPath, FileVersion, Inode};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -25,6 +27,9 @@ const HEADER_BYTES: u64 = 8_192;
 const NAME_BYTES: usize = 255;
 /// Times that a part file is opened anew because another get has just put it in its place.
 const OPENED_MAX: u32 = 8;
+/// Bytes of a local file that the system is asked to keep in memory: the newest, and smaller files
+/// whole.
+const KEPT_BYTES: u64 = 64 << 20;
 /// Bytes read at once to hash a file.
 const READ_BYTES: usize = 1 << 20;
 const PART: &[u8] = b".dfs-part";
@@ -43,15 +48,47 @@ pub(super) struct Identity {
 }
 
 /// A file whose writers take turns: the system has one lock for them, and lets them spin for it.
+/// As far as the disk keeps up, a long file goes through the system's memory and does not fill it.
 pub(super) struct OneWriter {
     file: File,
     turn: Mutex<()>,
+    behind: Mutex<Behind>,
+}
+
+/// What was written last, oldest first.
+#[derive(Default)]
+struct Behind {
+    ranges: VecDeque<(u64, u64)>,
+    bytes: u64,
 }
 
 impl OneWriter {
+    fn new(file: File) -> OneWriter {
+        OneWriter {
+            file,
+            turn: Mutex::default(),
+            behind: Mutex::default(),
+        }
+    }
+
     pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
         let _mine = self.turn.lock();
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// A range is complete: the system may bring it to disk, and forget what is there already
+    /// once enough came after it.
+    pub(super) fn done(&self, from: u64, to: u64) {
+        begin_writeback(&self.file, from, to);
+        let mut behind = self.behind.lock();
+        behind.ranges.push_back((from, to));
+        behind.bytes += to - from;
+        while behind.bytes > KEPT_BYTES
+            && let Some((from, to)) = behind.ranges.pop_front()
+        {
+            behind.bytes -= to - from;
+            forget(&self.file, from, to);
+        }
     }
 }
 
@@ -102,10 +139,7 @@ impl PartFile {
             }
         };
         let part = PartFile {
-            file: Arc::new(OneWriter {
-                file,
-                turn: Mutex::new(()),
-            }),
+            file: Arc::new(OneWriter::new(file)),
             target: target.to_owned(),
             part: part.clone(),
             state,

@@ -207,6 +207,10 @@ impl DiskFile for RealFile {
         })
     }
 
+    fn forget(&self, from: u64, to: u64) {
+        file::forget(&self.file, from, to);
+    }
+
     fn write_sync(&self, offset: u64, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>> {
         let file = self.file.clone();
         run_on(&self.pools.log, move || {

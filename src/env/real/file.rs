@@ -1,10 +1,12 @@
 //! System calls on one open file, for `RealDisk`. They block: only the disk's threads call them.
+//! The hints are for the client's local files, too.
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags};
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
+use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
 
 /// Parts of one `pwritev` (Linux `IOV_MAX`).
@@ -59,6 +61,18 @@ pub fn begin_writeback(file: &File, from: u64, to: u64) {
     // memory. Without one of its waiting flags it takes no error away from a later fdatasync.
     let _ =
         unsafe { libc::sync_file_range(file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+/// Lets the system drop what it holds in memory of a range, as far as that is on disk. Only a
+/// hint.
+///
+/// Long streams through the page cache take fresh memory page by page, and push out what others
+/// need. Where the host of a virtual machine gives that memory, it costs up to eight times as much
+/// as to use the same pages again (docs/benchmarks.md).
+pub fn forget(file: &File, from: u64, to: u64) {
+    if let Some(len) = NonZeroU64::new(to.saturating_sub(from)) {
+        let _ = rustix::fs::fadvise(file, from, Some(len), Advice::DontNeed);
+    }
 }
 
 /// Writes zeros over a range.

@@ -15,6 +15,8 @@ pub use disk::RealDisk;
 pub use rng::OsRng;
 pub use spawn::RealSpawn;
 
+pub(crate) use file::{begin_writeback, forget};
+
 pub(in crate::env) use disk::{create_dir_durably, sync_dir};
 
 use super::Env;

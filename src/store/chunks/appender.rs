@@ -19,6 +19,11 @@ use tokio::sync::mpsc;
 /// Zeros between a record's data and the next record.
 static PADDING: [u8; layout::ALIGN as usize] = [0; layout::ALIGN as usize];
 
+/// Pages of memory are forgotten whole, and in groups as the system made them: a batch also takes
+/// in what the ones before left.
+const FORGET_BYTES: u64 = 4 << 20;
+const PAGE_BYTES: u64 = 4_096;
+
 /// The pack that is appended to.
 pub(super) struct Current {
     pub pack: u64,
@@ -267,6 +272,11 @@ impl Appender {
             }
             return Err(error);
         }
+        // What is read again comes back, and stays then. The last page goes on being written.
+        file.forget(
+            start.saturating_sub(FORGET_BYTES),
+            offset & !(PAGE_BYTES - 1),
+        );
         Ok(places)
     }
 

@@ -230,6 +230,7 @@ impl ChunkWriter {
         ];
         let synced = file.write_sync(end, trailer).await;
         synced.map_err(|e| core.guard.failed_write("sync chunk", &path, &e))?;
+        file.forget(0, end);
         if self.is_packed().await? {
             return Ok(());
         }

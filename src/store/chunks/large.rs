@@ -29,6 +29,9 @@ pub(super) struct LargeChunk {
     pub outboard: Outboard,
     /// The stored outboard was damaged; this one was computed from the data, which is whole.
     pub outboard_damaged: bool,
+    /// Bytes read since it was opened. What is read for the first time is not kept in memory: a
+    /// stream through all chunks would push out those that are read often.
+    read_bytes: AtomicU64,
 }
 
 /// Chunk files kept open; the one opened first is closed first.
@@ -155,6 +158,7 @@ impl LargeFiles {
             file,
             outboard,
             outboard_damaged,
+            read_bytes: AtomicU64::new(0),
         })
     }
 
@@ -241,6 +245,10 @@ impl LargeFiles {
         };
         let read = chunk.file.read_at(around.start, bytes).await;
         let read = read.map_err(|e| damage(around.start, format!("read error: {e}")))?;
+        let before = chunk.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if before < chunk.outboard.len() {
+            chunk.file.forget(around.start, around.end);
+        }
         if read.len() != bytes {
             let end = around.start + read.len() as u64;
             return Err(damage(end, "the file is cut short".to_string()));
