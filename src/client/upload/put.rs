@@ -53,8 +53,8 @@ impl Client {
             }
             let none = crate::client::progress::NoProgress;
             let source = Source::Memory(data);
-            self.put_chunked(&target, source, &window, &none, None)
-                .await
+            // Boxed: most files are small and need not make room for this.
+            Box::pin(self.put_chunked(&target, source, &window, &none, None)).await
         };
         put.await.map_err(|error: Error| error.at(to))
     }
@@ -142,8 +142,7 @@ impl Client {
             }
             let resume = self.resume_of(&file, &target, options, progress).await;
             let source = Source::File(file);
-            self.put_chunked(&target, source, window, progress, resume)
-                .await
+            Box::pin(self.put_chunked(&target, source, window, progress, resume)).await
         };
         put.await.map_err(|error: Error| error.at(to))
     }
