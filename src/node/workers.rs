@@ -3,7 +3,7 @@
 
 use super::Node;
 use crate::error::{Code, Error, Result};
-use crate::limits::{CLEANUP_BATCH_DEFAULT, GIB, SESSION_HORIZON_MS, SESSION_ROWS_MAX};
+use crate::limits::{CLEANUP_BATCH_DEFAULT, GIB, MIB, SESSION_HORIZON_MS, SESSION_ROWS_MAX};
 use crate::root::{self, RootCommand, TicketKey};
 use crate::shard::command::Chore;
 use crate::shard::records::{Deleted, Header};
@@ -148,7 +148,11 @@ impl Node {
         }
         Err(Error::new(
             Code::NoSpace,
-            format!("the disk of node {} is full", self.id),
+            format!(
+                "the disk of node {} is full (the last {} MiB are kept for its own work)",
+                self.id,
+                LOW_SPACE_BYTES / MIB
+            ),
         )
         .hint("delete something, or give the node a larger disk"))
     }

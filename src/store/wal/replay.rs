@@ -328,7 +328,10 @@ impl Replay {
                             lost_to: None,
                         };
                         doubt_more(&mut group.marks, doubt);
-                        let what = format!("vote of group {} is damaged", header.group);
+                        let what = format!(
+                            "vote of group {} is damaged at byte {}",
+                            header.group, found.offset
+                        );
                         self.note(input.number, &what);
                     }
                     None => {}
@@ -376,7 +379,10 @@ impl Replay {
             entries.push(slot);
         }
         if found.payload.is_none() {
-            let what = format!("entry {index} of group {} is damaged", header.group);
+            let what = format!(
+                "entry {index} of group {} is damaged at byte {}",
+                header.group, found.offset
+            );
             self.note(input.number, &what);
         }
     }
