@@ -71,9 +71,9 @@ pub const KEEP_FOR_MS_DEFAULT: u64 = 30 * 24 * 3_600_000;
 pub const GRACE_MS_DEFAULT: u64 = 24 * 3_600_000;
 /// An upload that was not committed expires after this.
 pub const UPLOAD_TTL_MS_DEFAULT: u64 = 24 * 3_600_000;
-/// Records cleaned up by one entry of a background deletion: a millisecond or two that requests
+/// Records cleaned up by one entry of a background deletion: about a millisecond that requests
 /// behind it wait for.
-pub const CLEANUP_BATCH_DEFAULT: usize = 250;
+pub const CLEANUP_BATCH_DEFAULT: usize = 100;
 
 // --- log ---
 pub const SEGMENT_BYTES: u64 = 64 * MIB;

@@ -279,7 +279,7 @@ impl Chores {
     }
 }
 
-/// Proposes a chore until there is no more of it, at half the speed it could have, so that
+/// Proposes a chore until there is no more of it, at a third of the speed it could have, so that
 /// users' requests find room between.
 async fn repeat(node: &Arc<Node>, chore: impl Fn() -> Chore) -> Result<()> {
     loop {
@@ -288,7 +288,7 @@ async fn repeat(node: &Arc<Node>, chore: impl Fn() -> Chore) -> Result<()> {
         if !done.more {
             return Ok(());
         }
-        tokio::time::sleep(node.env.clock.now().saturating_sub(started)).await;
+        tokio::time::sleep(2 * node.env.clock.now().saturating_sub(started)).await;
     }
 }
 
