@@ -4,14 +4,18 @@
 # by then is copied, and a node is started on the copy. What only the page cache had is lost, as
 # in a power cut. Every put that was acknowledged must be there, byte for byte.
 #
-#   scripts/powercut.sh [ROUNDS]      needs root, loop devices, 7 GB in $TMPDIR; 30 s a round
+#   scripts/powercut.sh [ROUNDS] [BINARY]     default: 5 rounds of a release build; needs root,
+#                                             loop devices, 7 GB in $TMPDIR; 30 s a round
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. scripts/setup.sh
 rounds=${1:-5}
-
-cargo build --locked --release
-dfs=$(realpath "${CARGO_TARGET_DIR:-target}/release/dfs")
+dfs=${2:-}
+if [ -z "$dfs" ]; then
+    . scripts/setup.sh
+    cargo build --locked --release
+    dfs=${CARGO_TARGET_DIR:-target}/release/dfs
+fi
+dfs=$(realpath "$dfs")
 work=$(mktemp -d)
 node=
 cleanup() {
