@@ -49,7 +49,7 @@ pub(crate) fn parse_all(endpoints: &[String]) -> Result<Vec<Target>> {
     }
     if targets.is_empty() {
         return Err(Error::usage("no address of a cluster is known")
-            .hint("name one with --cluster HOST:PORT, or `dfs login` first"));
+            .hint("name one with --cluster HOST:PORT"));
     }
     targets.sort_by_key(|target| matches!(target, Target::Name(_)));
     Ok(targets)

@@ -98,7 +98,7 @@ fn of_alert(alert: u64, remote: SocketAddr, whose: Side) -> Error {
         (alert::CERTIFICATE_EXPIRED, Side::Ours) => denied(format!(
             "{remote} refused this identity (the identity has expired)"
         ))
-        .hint("get a new identity with `dfs login`; check both machines' clocks"),
+        .hint("take a new `admin.dfs` from the node's data directory; check both machines' clocks"),
         (alert::CERTIFICATE_EXPIRED, Side::Theirs) => denied(format!(
             "{remote} cannot be trusted (the node's certificate has expired)"
         ))

@@ -207,7 +207,7 @@ fn unusable(error: &dyn fmt::Display) -> Error {
         Code::Corrupt,
         format!("the identity cannot be used ({error})"),
     )
-    .hint("get a new one with `dfs login`")
+    .hint("take a new `admin.dfs` from the node's data directory")
 }
 
 /// Time for the expiry of certificates.
