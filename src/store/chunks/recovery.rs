@@ -332,8 +332,10 @@ async fn scan_records(
                 let offset = range.start;
                 let why = format!("{why}; {} bytes skipped", range.end - range.start);
                 let problem = Damage { path, offset, why }.to_string();
-                // The last write before a crash looks like this.
-                match opening.newest && !unreadable && range.end >= opening.file_len {
+                // A write that was cut off looks like this: several records, any of which may be
+                // whole. Nobody was told that they are stored; if somebody was, the disk lost
+                // them, and the files that need them are found by their references.
+                match opening.newest && !unreadable {
                     true => out.residue(problem),
                     false => out.report(problem),
                 }
