@@ -109,6 +109,8 @@ listings() {
     "$dfs" rm -r /many
     note rm-r-of-100000_seconds "$(since "$from")"
     bench while-cleaning. meta --clients 16 --files 20000
+    while "$dfs" --json status | grep -q '"deletions":[1-9]'; do sleep 0.1; done
+    note cleaned-up-beside-creates_seconds "$(since "$from")"
 }
 
 # A million entries: a start after a kill, until the node answers.
@@ -194,6 +196,6 @@ for figure in "$work"/figures/*; do
         { value[NR] = $1 }
         END {
             middle = value[int((NR + 1) / 2)]
-            printf "%-56s %12.2f %26s\n", name, middle, sprintf("%.2f-%.2f", value[1], value[NR])
+            printf "%-56s %12.3f %26s\n", name, middle, sprintf("%.3f-%.3f", value[1], value[NR])
         }'
 done

@@ -1,2 +1,2 @@
-//! Pure: placement of chunks on nodes. One node for now holds everything; the ring proper comes
-//! with the second node.
+//! Pure: placement of chunks on nodes. Empty in this version: a cluster has one node, which holds
+//! every chunk.

@@ -218,6 +218,31 @@ async fn a_lost_pack_is_reported_and_its_chunks_are_not_there() {
     assert_eq!(world.store.totals().0, 5);
 }
 
+/// A write of several records that was cut off may leave a later one whole.
+#[tokio::test(start_paused = true)]
+async fn a_bad_record_before_a_good_one_of_the_newest_pack_is_no_damage() {
+    let world = World::new(5).await;
+    for seed in 1..4 {
+        world.put(&sample(seed, 500)).await.unwrap();
+    }
+    let disk = world.handles.disk.crash();
+    let pack = Path::new("/node/packs/0000000001.pack");
+    let first = sample(1, 500);
+    let bytes = disk.contents(pack).unwrap();
+    let at = bytes.windows(16).position(|bytes| bytes == &first[..16]);
+    assert!(disk.flip_bit(pack, at.unwrap() as u64 + 100, 2));
+    let world = World::on(disk, "/lost", small()).await.unwrap();
+    assert!(world.store.damage_at_open().is_empty());
+    assert_eq!(world.store.problems_at_open().len(), 1);
+    let hash = ChunkHash::of(&first);
+    assert_eq!(world.store.have(hash).await.unwrap(), None);
+    for seed in 2..4 {
+        let good = sample(seed, 500);
+        let got = get(&world.store, ChunkHash::of(&good)).await;
+        assert_eq!(got.unwrap(), good);
+    }
+}
+
 /// Nobody has read the damage since the start: the bytes that come again heal it all the same.
 #[tokio::test(start_paused = true)]
 async fn a_put_heals_a_copy_that_was_damaged_before_the_start() {
