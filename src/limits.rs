@@ -29,6 +29,8 @@ pub const PAGE_BYTES_MAX: usize = MIB as usize;
 pub const HAVE_HASHES_MAX: usize = 4_096;
 /// Paths in one question about many.
 pub const STAT_PATHS_MAX: usize = 4_096;
+/// Addresses of nodes that a greeting tells: enough to find a living one, few enough for a frame.
+pub const NODES_TOLD_MAX: usize = 256;
 /// A client's streams at once on one connection.
 pub const STREAMS_MAX: u32 = 1_024;
 /// Deadline of a control request if the caller names none.

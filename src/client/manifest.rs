@@ -152,7 +152,7 @@ impl ManifestBuilder {
 }
 
 /// The part of one chunk that a download needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Want {
     pub(crate) location: ChunkLocation,
     pub(crate) index: u64,
@@ -246,7 +246,7 @@ impl Shape {
             }
             let narrow = |bytes: u64| u32::try_from(bytes).map_err(|_| bad_manifest("too long"));
             wants.push(Want {
-                location: *location,
+                location: location.clone(),
                 index,
                 from: narrow(from - begin)?,
                 len: narrow(to - from)?,
@@ -325,6 +325,7 @@ mod tests {
                 hash: ChunkHash([1; 32]),
                 len: piece.len as u32,
                 mac: Mac([0; 16]),
+                owners: Vec::new(),
             })
             .collect()
     }

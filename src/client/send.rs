@@ -12,7 +12,7 @@ use crate::limits::BATCH_ITEMS_MAX;
 use crate::proto::{Answer, Call, Ticket};
 use crate::shard::command::{Done, Op, Request};
 use crate::shard::records::Outcome;
-use crate::types::{GroupId, ShardTime};
+use crate::types::{Ack, GroupId, ShardTime};
 use std::time::Duration;
 
 /// One attempt at a change, which may carry megabytes.
@@ -122,6 +122,7 @@ impl Client {
         let frame = codec::encode(&Call::Mutate {
             shard: shard.0,
             request: codec::encode(request).into(),
+            ack: Ack::Quorum,
         });
         let mut retry = Retry::within(self.core.timeout);
         let mut sendings = 0u32;

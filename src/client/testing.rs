@@ -167,6 +167,7 @@ impl State {
                     hash: chunk.hash,
                     len: chunk.len,
                     mac: Mac([1; 16]),
+                    owners: vec![NodeId(1)],
                 };
                 Answer::Resolved(Resolved {
                     chunks: found.chunks.iter().map(location).collect(),
@@ -176,6 +177,7 @@ impl State {
                     })),
                     file: found.file,
                     inline: found.inline,
+                    nodes: Vec::new(),
                 })
             }
             Call::Versions { path, .. } => Answer::Versions(read::versions(slot, &path)?),
@@ -249,6 +251,7 @@ impl State {
                 leader: Some(NodeId(1)),
                 time: ShardTime(self.shard.time),
             }],
+            nodes: Vec::new(),
             inline_bytes: INLINE,
             chunk_bytes: CHUNK,
             grace_ms: 0,
@@ -304,7 +307,9 @@ impl TestStream {
     fn reply(&mut self) -> Result<Answer> {
         let mut state = self.node.0.lock();
         match self.call.clone() {
-            Some(Call::PutChunk { hash, len, ticket }) => {
+            Some(Call::PutChunk {
+                hash, len, ticket, ..
+            }) => {
                 if ticket.key_epoch != state.key_epoch {
                     return Err(Error::new(Code::Denied, "the ticket has expired"));
                 }
@@ -332,7 +337,7 @@ impl TestStream {
                 state.counts.chunks_put += 1;
                 state.counts.chunk_bytes_put += u64::from(len);
                 state.chunks.insert(hash, self.bytes.split().freeze());
-                Ok(Answer::PutChunk)
+                Ok(Answer::PutChunk { copies: 1 })
             }
             Some(Call::GetChunk {
                 hash, offset, len, ..

@@ -3,15 +3,15 @@
 use crate::codec;
 use crate::error::{Code, Error};
 use crate::proto::{
-    Answer, Call, ChunkLocation, EntryView, FileView, FsckReport, Resolved, RouteView, Ticket,
-    TicketRight, VersionView, WhoAmI,
+    AdminCall, Answer, Call, ChunkLocation, EntryView, FileView, FsckReport, NodeAddress, Resolved,
+    RouteView, Ticket, TicketRight, TokenRole, VersionView, WhoAmI,
 };
 use crate::shard::command::{Done, Op, Removal, Request};
 use crate::shard::records::{ChunkRef, Outcome};
 use crate::types::{
-    ChunkHash, ClusterId, Content, ContentId, DfsPath, DirVersion, FileAttrs, FileVersion, GroupId,
-    Inode, Kind, Lane, Mac, Name, NodeId, OpSeq, Precondition, ReadLevel, Replacement, Revision,
-    SessionId, ShardTime, UploadId, WallTime,
+    Ack, ChunkHash, ClusterId, Content, ContentId, DfsPath, DirVersion, FileAttrs, FileVersion,
+    GroupId, Inode, Kind, Lane, Mac, Name, NodeId, OpSeq, Precondition, ReadLevel, Replacement,
+    Revision, SessionId, ShardTime, UploadId, WallTime,
 };
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -170,6 +170,13 @@ pub(super) fn request_of(seq: u64, ops: Vec<Op>) -> Request {
     }
 }
 
+fn address() -> NodeAddress {
+    NodeAddress {
+        node: NodeId(2),
+        address: "127.0.0.1:7400".into(),
+    }
+}
+
 fn ticket() -> Ticket {
     Ticket {
         right: TicketRight::Read {
@@ -192,7 +199,11 @@ pub(super) fn calls() -> Vec<Vec<u8>> {
         Call::Hello {
             version: "0.1.0".into(),
         },
-        Call::Mutate { shard: 1, request },
+        Call::Mutate {
+            shard: 1,
+            request,
+            ack: Ack::Quorum,
+        },
         Call::Stat {
             path: path("/d"),
             level,
@@ -233,11 +244,13 @@ pub(super) fn calls() -> Vec<Vec<u8>> {
         Call::Pin {
             ticket: ticket(),
             hashes: vec![(hash, Mac([1; 16]))],
+            ack: Ack::All,
         },
         Call::PutChunk {
             ticket: ticket(),
             hash,
             len: 5,
+            ack: Ack::One,
         },
         Call::GetChunk {
             ticket: ticket(),
@@ -258,6 +271,16 @@ pub(super) fn calls() -> Vec<Vec<u8>> {
             seq: 2,
         },
         Call::Metrics,
+        Call::Owners { hashes: vec![hash] },
+        Call::Admin(AdminCall::CreateToken {
+            role: TokenRole::User {
+                name: "ann".into(),
+                group: "staff".into(),
+                admin: false,
+            },
+            ttl_ms: 5,
+        }),
+        Call::Admin(AdminCall::Plan(vec![1, 2])),
     ];
     calls.iter().map(codec::encode).collect()
 }
@@ -308,6 +331,7 @@ pub(super) fn answers() -> Vec<Vec<u8>> {
         hash: ChunkHash([8; 32]),
         len: 10,
         mac: Mac([1; 16]),
+        owners: vec![NodeId(1), NodeId(3)],
     };
     let route = RouteView {
         prefix: "/".into(),
@@ -323,6 +347,7 @@ pub(super) fn answers() -> Vec<Vec<u8>> {
             user: "ann".into(),
             version: "0.1.0".into(),
             routes: vec![route],
+            nodes: vec![address()],
             inline_bytes: 1,
             chunk_bytes: 2,
             grace_ms: 3,
@@ -343,6 +368,7 @@ pub(super) fn answers() -> Vec<Vec<u8>> {
             inline: Some(Bytes::from_static(b"x")),
             chunks: vec![location],
             ticket: Some(ticket()),
+            nodes: vec![address()],
         }),
         Answer::Versions(vec![VersionView {
             attrs: attrs(),
@@ -352,6 +378,11 @@ pub(super) fn answers() -> Vec<Vec<u8>> {
         Answer::Known(vec![None, Some(Mac([1; 16]))]),
         Answer::Pinned(vec![true, false]),
         Answer::Chunk { len: 5 },
+        Answer::PutChunk { copies: 2 },
+        Answer::Owners {
+            owners: vec![vec![NodeId(1)], vec![]],
+            nodes: vec![address()],
+        },
         Answer::Fsck(FsckReport {
             problems: vec!["p".into()],
             ..FsckReport::default()

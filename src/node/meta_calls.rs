@@ -37,6 +37,7 @@ impl Node {
             user: caller.user.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             routes: vec![route],
+            nodes: Vec::new(),
             inline_bytes: settings.inline_bytes,
             chunk_bytes: settings.chunk_bytes,
             grace_ms: settings.grace_ms,
@@ -150,6 +151,7 @@ impl Node {
             inline: found.inline,
             chunks: Vec::with_capacity(found.chunks.len()),
             ticket: None,
+            nodes: Vec::new(),
             file: found.file,
         };
         if let Content::Chunks { id, .. } = answer.file.attrs.content {
@@ -167,6 +169,7 @@ impl Node {
                     hash: chunk.hash,
                     len: chunk.len,
                     mac,
+                    owners: vec![self.id],
                 });
             }
             answer.ticket = Some(ticket);

@@ -85,13 +85,15 @@ async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
     drop(frame);
     let kind = node.metrics.kind_of(&call);
     let failed = match call {
-        Call::PutChunk { ticket, hash, len } => {
+        Call::PutChunk {
+            ticket, hash, len, ..
+        } => {
             let put = node.put_chunk(&caller, &ticket, hash, len, &mut stream);
             let put = Box::pin(put).await;
             let failed = put.is_err();
             reply(
                 &mut stream,
-                &put.map_or_else(Answer::Failed, |()| Answer::PutChunk),
+                &put.map_or_else(Answer::Failed, |()| Answer::PutChunk { copies: 1 }),
             )
             .await?;
             failed
@@ -135,7 +137,9 @@ impl Node {
     async fn answer(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer> {
         match call {
             Call::Hello { .. } => self.hello(caller).await,
-            Call::Mutate { shard, request } => Box::pin(self.mutate(caller, shard, &request)).await,
+            Call::Mutate { shard, request, .. } => {
+                Box::pin(self.mutate(caller, shard, &request)).await
+            }
             Call::Stat { path, level } => self.stat(path, level).await,
             Call::StatMany { paths, level } => self.stat_many(paths, level).await,
             Call::List {
@@ -163,7 +167,7 @@ impl Node {
                 upload,
                 hashes,
             } => Box::pin(self.known(caller, parent, upload, hashes)).await,
-            Call::Pin { ticket, hashes } => Box::pin(self.pin(caller, &ticket, hashes)).await,
+            Call::Pin { ticket, hashes, .. } => Box::pin(self.pin(caller, &ticket, hashes)).await,
             Call::Status => Box::pin(self.status()).await.map(Answer::Status),
             Call::Fsck { path, chunks } => {
                 caller.must_be_admin("check the cluster")?;
@@ -177,6 +181,14 @@ impl Node {
                 Box::pin(self.op_status(caller, session, lane, seq)).await
             }
             Call::Metrics => Box::pin(self.metrics_text()).await.map(Answer::Metrics),
+            Call::Owners { hashes } => Ok(Answer::Owners {
+                owners: hashes.iter().map(|_| vec![self.id]).collect(),
+                nodes: Vec::new(),
+            }),
+            Call::Admin(_) => {
+                caller.must_be_admin("manage the cluster")?;
+                Err(Error::usage("this cluster has one node"))
+            }
             Call::PutChunk { .. } | Call::GetChunk { .. } => {
                 unreachable!("calls with raw bytes are served above")
             }

@@ -1,12 +1,15 @@
 //! Requests and answers. Append variants, never reorder: the position is the wire format.
 
-use super::view::{DeletedView, EntryView, FsckReport, Resolved, StatusView, VersionView, WhoAmI};
+use super::admin::{AdminAnswer, AdminCall};
+use super::view::{
+    DeletedView, EntryView, FsckReport, NodeAddress, Resolved, StatusView, VersionView, WhoAmI,
+};
 use crate::codec;
 use crate::error::Error;
 use crate::limits::{HAVE_HASHES_MAX, STAT_PATHS_MAX};
 use crate::types::{
-    ChunkHash, ContentId, DfsPath, DirVersion, FileVersion, Inode, Mac, Name, ReadLevel, ShardTime,
-    UploadId,
+    Ack, ChunkHash, ContentId, DfsPath, DirVersion, FileVersion, Inode, Mac, Name, NodeId,
+    ReadLevel, ShardTime, UploadId,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -22,6 +25,8 @@ pub enum Call {
     Mutate {
         shard: u64,
         request: Bytes,
+        /// Copies of each chunk it refers to that must be durable before it is proposed.
+        ack: Ack,
     },
     Stat {
         path: DfsPath,
@@ -74,16 +79,22 @@ pub enum Call {
         #[serde(deserialize_with = "codec::at_most::<_, _, HAVE_HASHES_MAX>")]
         hashes: Vec<ChunkHash>,
     },
-    /// Asks an owner whether it has chunks, which pins them there. One proof a hash.
+    /// Asks whether as many owners as `ack` wants have chunks, which pins them there. One proof a
+    /// hash. Any node may be asked; it asks the others.
     Pin {
         ticket: Ticket,
         #[serde(deserialize_with = "codec::at_most::<_, _, HAVE_HASHES_MAX>")]
         hashes: Vec<(ChunkHash, Mac)>,
+        ack: Ack,
     },
+    /// One chunk to its owners: whoever takes it hands it on to the others while it arrives. Best
+    /// sent to the first owner.
     PutChunk {
         ticket: Ticket,
         hash: ChunkHash,
         len: u32,
+        /// Copies that must be durable before the answer.
+        ack: Ack,
     },
     GetChunk {
         ticket: Ticket,
@@ -109,6 +120,13 @@ pub enum Call {
     },
     /// Server's counters, as Prometheus text.
     Metrics,
+    /// Where chunks belong now: their owners in the order of preference.
+    Owners {
+        #[serde(deserialize_with = "codec::at_most::<_, _, HAVE_HASHES_MAX>")]
+        hashes: Vec<ChunkHash>,
+    },
+    /// What only administrators may ask for.
+    Admin(AdminCall),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +157,10 @@ pub enum Answer {
     Known(Vec<Option<Mac>>),
     /// In the order asked: here and pinned, or not.
     Pinned(Vec<bool>),
-    PutChunk,
+    /// Durable at so many owners by now; others may follow.
+    PutChunk {
+        copies: u32,
+    },
     /// Followed by exactly so many raw bytes.
     Chunk {
         len: u32,
@@ -153,6 +174,12 @@ pub enum Answer {
     /// `None`: nothing known of it.
     OpStatus(Option<Bytes>),
     Metrics(String),
+    /// In the order asked, and where these nodes are.
+    Owners {
+        owners: Vec<Vec<NodeId>>,
+        nodes: Vec<NodeAddress>,
+    },
+    Admin(AdminAnswer),
 }
 
 /// What lets its holder read or write chunks: made by a shard's leader, checked by any owner of

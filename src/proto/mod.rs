@@ -8,11 +8,18 @@
 //! ```
 //! Raw bytes of a chunk are exactly as many as the frame announced.
 
+mod admin;
 mod call;
+mod join;
 mod view;
 
+pub use admin::{
+    AdminAnswer, AdminCall, LocatedChunk, MemberView, PlanView, RepairView, RingView, ScrubView,
+    ShareView, TokenRole, UserView,
+};
 pub use call::{Answer, Call, Ticket, TicketRight};
+pub use join::{JoinAnswer, JoinRequest, JoinWhat, Joined, REQUEST_BYTES_MAX};
 pub use view::{
-    ChunkLocation, DeletedView, DirView, EntryView, FileView, FsckReport, GroupView, NodeView,
-    Resolved, RouteView, StatusView, VersionView, WhoAmI,
+    ChunkLocation, DeletedView, DirView, EntryView, FileView, FsckReport, GroupView, NodeAddress,
+    NodeView, Resolved, RouteView, StatusView, VersionView, WhoAmI,
 };

@@ -59,14 +59,26 @@ pub struct Resolved {
     pub chunks: Vec<ChunkLocation>,
     /// What to show to the chunks' owners; its right covers these chunks.
     pub ticket: Option<Ticket>,
+    /// Where the owners are.
+    pub nodes: Vec<NodeAddress>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkLocation {
     pub hash: ChunkHash,
     pub len: u32,
     /// Proves that the ticket covers this chunk.
     pub mac: Mac,
+    /// Nodes that may have it, the best to ask first.
+    pub owners: Vec<NodeId>,
+}
+
+/// Where a node is reached.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeAddress {
+    pub node: NodeId,
+    /// HOST:PORT.
+    pub address: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +106,9 @@ pub struct WhoAmI {
     /// Version of the node's program.
     pub version: String,
     pub routes: Vec<RouteView>,
+    /// Where nodes are reached: those of the routes, and some others up to
+    /// `limits::NODES_TOLD_MAX`.
+    pub nodes: Vec<NodeAddress>,
     /// Content up to this many bytes goes inline.
     pub inline_bytes: u64,
     pub chunk_bytes: u64,

@@ -10,6 +10,29 @@ pub enum Kind {
     Dir,
 }
 
+/// How many copies of a chunk must be durable before its writer is told so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ack {
+    One,
+    /// More than half of those that can be made now.
+    #[default]
+    Quorum,
+    /// All that can be made now.
+    All,
+}
+
+impl Ack {
+    /// Of `copies` that can be made now, how many must be durable; at least 1.
+    pub fn needed(self, copies: usize) -> usize {
+        match self {
+            Ack::One => 1,
+            Ack::Quorum => copies / 2 + 1,
+            Ack::All => copies.max(1),
+        }
+    }
+}
+
 /// Where a file version's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {

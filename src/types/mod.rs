@@ -7,7 +7,7 @@ mod ids;
 mod path;
 mod subject;
 
-pub use attrs::{Content, DirTotals, FileAttrs, Kind, Precondition, ReadLevel, Replacement};
+pub use attrs::{Ack, Content, DirTotals, FileAttrs, Kind, Precondition, ReadLevel, Replacement};
 pub use credentials::{CertificateFacts, Credentials, cluster_of};
 pub use ids::{
     ChunkHash, ClusterId, ContentId, DirVersion, Epoch, FileVersion, GroupId, Inode, Lane,

@@ -9,7 +9,7 @@ use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::limits::MIB;
 use crate::proto::{Answer, Call, Ticket};
-use crate::types::{ChunkHash, GroupId, Precondition};
+use crate::types::{Ack, ChunkHash, GroupId, Precondition};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +39,7 @@ impl Begun<'_> {
             let call = Call::Pin {
                 ticket: ticket.clone(),
                 hashes: vec![(hash, mac)],
+                ack: Ack::Quorum,
             };
             match self.client.ask(&call).await {
                 Ok(Answer::Pinned(here)) if here == [true] => {
@@ -84,6 +85,7 @@ impl Begun<'_> {
             ticket: ticket.clone(),
             hash,
             len,
+            ack: Ack::Quorum,
         };
         self.client.put_chunk(&call, bytes, moved).await
     }
@@ -182,7 +184,7 @@ async fn send_once(
     let reply = within(timeout, stream.recv_frame()).await?;
     let reply = reply.ok_or_else(|| Error::unavailable("the node closed the stream"))?;
     match codec::decode(&reply)? {
-        Answer::PutChunk => Ok(()),
+        Answer::PutChunk { .. } => Ok(()),
         Answer::Failed(error) => Err(error),
         _ => Err(odd("a stored chunk")),
     }
