@@ -31,6 +31,8 @@ pub const HAVE_HASHES_MAX: usize = 4_096;
 pub const STAT_PATHS_MAX: usize = 4_096;
 /// Addresses of nodes that a greeting tells: enough to find a living one, few enough for a frame.
 pub const NODES_TOLD_MAX: usize = 256;
+/// Raft messages in one message between nodes.
+pub const RAFT_MESSAGES_MAX: usize = 1_024;
 /// A client's streams at once on one connection.
 pub const STREAMS_MAX: u32 = 1_024;
 /// Deadline of a control request if the caller names none.
@@ -57,6 +59,8 @@ pub const INLINE_BYTES_MAX: u64 = 64 * KIB;
 /// Size of a chunk (default). Also the largest that a client may be told to use.
 pub const CHUNK_BYTES_DEFAULT: u64 = 16 * MIB;
 pub const CHUNK_BYTES_MAX: u64 = 64 * MIB;
+/// Copies of each chunk, where there are so many nodes.
+pub const COPIES: usize = 3;
 /// Chunk references in one manifest page: 40 KiB a page.
 pub const MANIFEST_PAGE_REFS: usize = 1_024;
 /// Pages of one manifest: 2^20 pages of 16 MiB chunks are 16 PiB.

@@ -218,6 +218,7 @@ fn request(id: OpId, met: ShardTime, ops: Vec<Op>) -> Request {
         // The node writes who we are, from the certificate.
         user: String::new(),
         group: String::new(),
+        held: None,
         ops,
     }
 }

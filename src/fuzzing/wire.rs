@@ -166,6 +166,7 @@ pub(super) fn request_of(seq: u64, ops: Vec<Op>) -> Request {
         met: ShardTime(1),
         user: "ann".into(),
         group: "staff".into(),
+        held: None,
         ops,
     }
 }

@@ -8,22 +8,26 @@
 //! # Why no commit loses a chunk
 //! A reference to a chunk that nothing referred to comes into being in one way only: a `Stage` or
 //! `Commit` that names it. (Copies, restored versions and undeleted files refer to what their
-//! source refers to in the same entry of the log.) The node holds the chunk (`pins`) before it
-//! looks whether it is stored, and until that entry is applied or known not to be; without the
-//! chunk it refuses. A removal takes a claim, as of a moment `T` before its read began, and the
-//! claim lives until the removal is done. Let the hold begin
-//! - **after the claim has ended**: the look finds no chunk, and the commit is refused;
-//! - **while the claim lives**: impossible, it waits;
-//! - **before the claim, ended by then**: either it ended at or after `T - grace`, then there is
-//!   no claim; or before `T`, then its entry was applied before the read began, the read saw the
-//!   reference, and nobody asks for a claim; unless it was cleaned up again: then it may go;
-//! - **before the claim, not ended**: there is no claim.
+//! source refers to in the same entry of the log.) Before the shard's leader proposes one, it asks
+//! the chunk's holders for it. To say that it is there counts as its arrival at that moment, `A`;
+//! the entry carries the shard time `H` of just before the question, and the state machine refuses
+//! it, unexecuted, if the entry's own shard time is more than `HOLD_MS` after `H`.
 //!
-//! So the grace time is not what this rests on. It spares uploads: their chunks arrive long
-//! before they are named in a `Stage` or `Commit`. After a crash the log is applied before the
-//! first linearizable read answers, so that holds need not survive it. Holds and claims never end
-//! early, because what they guard runs in tasks of its own: a client that goes away ends neither
-//! a proposal nor a removal.
+//! A holder removes the chunk under a claim as of a moment `T`. After `T` it asked the shard, which
+//! answered from behind an entry `Q` of its log that was proposed for this question. Let `E` be the
+//! entry that refers to the chunk, and let it be applied:
+//! - **`E` is before `Q` in the log**: the answer saw the reference, and nobody asks for a claim;
+//!   unless it was cleaned up again: then the chunk may go;
+//! - **`E` is after `Q`**: `E` was proposed after `T`, so `A` is later than `T` less `HOLD_MS` (and
+//!   a fifth of it, for clocks that count differently). The grace is longer: there is no claim.
+//!   If `A` came while a claim was alive it waited for its end, and found no chunk.
+//!
+//! A read index instead of `Q` would not do: `E` may be in the leader's log, proposed long ago and
+//! not committed, when a read is answered. A claim lives until the removal is done, which runs in a
+//! task of its own.
+//!
+//! So the grace time must be longer than `HOLD_MS`. That it is much longer spares uploads: their
+//! chunks arrive long before they are named in a `Stage` or `Commit`.
 //!
 //! # Times
 //! All in the node's monotonic time, the start of the process counts as an arrival of everything.
@@ -35,21 +39,25 @@
 //! Memory: one page of hashes, and the pins.
 
 use super::Node;
-use super::pins::{Hold, Pins};
-use super::workers::any_in;
+use super::copies::Held;
+use super::group::Group;
+use super::peers::odd;
+use super::pins::Pins;
 use crate::env::Clock;
 use crate::error::{Code, Error, Result};
-use crate::limits::GRACE_MS_DEFAULT;
-use crate::shard::command::{Op, Request};
-use crate::shard::records::{ChunkRef, Outcome};
-use crate::shard::{keys, read};
+use crate::limits::{GRACE_MS_DEFAULT, REQUEST_TIMEOUT};
+use crate::proto::{PeerAnswer, PeerCall};
+use crate::shard::command::{HOLD_MS, Op, Request};
+use crate::shard::read;
+use crate::shard::records::ChunkRef;
 use crate::store::chunks::{self, ChunkStore};
-use crate::types::{ChunkHash, ReadLevel, ShardTime};
+use crate::store::overlay::View;
+use crate::types::{Ack, ChunkHash, GroupId, ReadLevel, ShardTime};
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest grace, whatever the setting for deleted files is.
@@ -57,6 +65,7 @@ const GRACE_MAX: Duration = Duration::from_millis(GRACE_MS_DEFAULT);
 /// The shortest, while there are unfinished uploads and while there are none.
 const GRACE_MIN_UPLOADS: Duration = Duration::from_secs(3_600);
 const GRACE_MIN: Duration = Duration::from_secs(60);
+const _: () = assert!(GRACE_MIN.as_millis() as u64 > 2 * HOLD_MS);
 /// Chunks asked about in one read: each is a short scan.
 const PAGE: usize = 256;
 /// Removals at once: those of packed chunks share their syncs.
@@ -74,8 +83,6 @@ pub struct Garbage {
     running: tokio::sync::Mutex<()>,
     /// When the censuses that follow a hurried one are due, in order.
     again: Mutex<Vec<Duration>>,
-    /// Chunks that the start did not find although files refer to them; known soon after it.
-    pub lost: OnceLock<Vec<ChunkHash>>,
 }
 
 impl Garbage {
@@ -84,7 +91,6 @@ impl Garbage {
             pins: Pins::new(clock),
             running: tokio::sync::Mutex::default(),
             again: Mutex::default(),
-            lost: OnceLock::new(),
         }
     }
 
@@ -153,13 +159,27 @@ trait References: Send + Sync {
 
 impl References for Node {
     fn ask(&self, hashes: Vec<ChunkHash>) -> BoxFuture<'_, Result<Known>> {
-        Box::pin(self.shard.read(ReadLevel::Linearizable, move |view| {
-            let referenced = hashes.iter().map(|hash| read::is_referenced(view, hash));
-            Ok(Known {
-                referenced: referenced.collect::<Result<_>>()?,
-                uploads: any_in(view, keys::UPLOADS)?,
-            })
-        }))
+        Box::pin(async move {
+            let group = GroupId::FIRST;
+            let leads = self.groups.raft(group).is_some_and(|raft| raft.is_leader());
+            let answer = match leads {
+                true => self.referenced(group, hashes).await?,
+                false => {
+                    let call = PeerCall::Referenced { group, hashes };
+                    self.ask_leader(group, &call, REQUEST_TIMEOUT).await?
+                }
+            };
+            match answer {
+                PeerAnswer::Referenced {
+                    referenced,
+                    uploads,
+                } => Ok(Known {
+                    referenced,
+                    uploads,
+                }),
+                other => Err(odd(&other)),
+            }
+        })
     }
 }
 
@@ -226,24 +246,14 @@ impl Census<'_> {
 pub(super) async fn run(node: Arc<Node>) {
     let mut last = node.garbage.pins.start();
     loop {
-        if node.garbage.lost.get().is_none()
-            && let Ok(lost) = node.find_lost().await
-        {
-            // Nobody else sets it.
-            let _ = node.garbage.lost.set(lost);
-        }
         tokio::time::sleep(LOOK).await;
         let now = node.env.clock.now();
         let again = node.garbage.take_due(now);
-        let hurry = match (again, node.settings()) {
-            (true, _) => Hurry::Now,
-            (false, Ok(settings)) => Hurry::No {
-                grace_ms: settings.grace_ms,
+        let hurry = match again {
+            true => Hurry::Now,
+            false => Hurry::No {
+                grace_ms: node.settings().grace_ms,
             },
-            (false, Err(error)) => {
-                tracing::warn!(%error, "the settings cannot be read; no census of chunks");
-                continue;
-            }
         };
         let every = (hurry.grace().quiet / 4).clamp(EVERY_MIN, EVERY_MAX);
         if !again && now.saturating_sub(last) < every {
@@ -291,82 +301,70 @@ impl Node {
         self.census(Hurry::Now).await.map(|_| ())
     }
 
-    /// Holds every chunk that a request would refer to.
-    ///
-    /// # Errors
-    /// `conflict` when one is not stored here: the request would make a file that cannot be read.
-    /// A request that was answered before passes: it refers to nothing any more.
-    pub(super) async fn hold_references(&self, request: &Request) -> Result<Vec<Hold>> {
-        let wanted = referred_to(&request.ops)?;
-        let (held, missing) = hold_stored(&self.garbage.pins, &self.chunks, &wanted).await?;
-        let Some(hash) = missing else {
-            return Ok(held);
-        };
-        let (session, lane) = (request.session, request.lane);
-        let last = self.shard.read(ReadLevel::Linearizable, move |view| {
-            read::lane(view, session, lane)
-        });
-        if last.await?.is_some_and(|row| row.seq >= request.seq) {
-            return Ok(held);
+    /// [`Node::census_now`] on every node that answers.
+    pub(super) async fn census_everywhere(self: &Arc<Self>) -> Result<()> {
+        let view = self.views.now();
+        for node in view.members().map(|info| info.node) {
+            if node != self.id
+                && let Err(error) = self.peers.call(node, &PeerCall::Gc, REQUEST_TIMEOUT).await
+            {
+                tracing::warn!(%node, %error, "a node was not asked to remove its garbage");
+            }
         }
-        Err(
-            Error::new(Code::Conflict, format!("chunk {hash} is not stored"))
-                .hint("put the file again"),
-        )
+        self.census_now().await
     }
 
-    /// Proposes a request; what it refers to is held until its outcome is known.
-    pub(super) async fn propose_holding(
+    /// Sees that every chunk that a request would refer to is on as many of its holders as `ack`
+    /// wants, and stays there until the request is applied or refused. The shard time of just
+    /// before; `None` where it refers to none.
+    ///
+    /// # Errors
+    /// `conflict` when one is not stored: the request would make a file that cannot be read;
+    /// `unavailable` when too few holders answer. A request that was answered before passes: it
+    /// refers to nothing any more.
+    pub(super) async fn hold_references(
         self: &Arc<Self>,
-        request: Request,
-        bytes: usize,
-        held: Vec<Hold>,
-    ) -> Result<(Vec<Outcome>, ShardTime)> {
-        if held.is_empty() {
-            return self.shard.proposer.propose(request, bytes).await;
+        shard: &Group,
+        request: &Request,
+        ack: Ack,
+    ) -> Result<Option<ShardTime>> {
+        let wanted: Vec<(ChunkHash, Option<u64>)> = referred_to(&request.ops)?
+            .into_iter()
+            .map(|(hash, len)| (hash, Some(len)))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(None);
         }
-        let (send, receive) = tokio::sync::oneshot::channel();
-        let node = self.clone();
-        // In a task of its own: a client that goes away does not take its proposal back.
-        let task = async move {
-            let answered = node.shard.proposer.propose(request, bytes).await;
-            match &answered {
-                // The process is about to end. Until then the entry may still be applied.
-                Err(error) if error.may_have_happened => {
-                    held.into_iter().for_each(std::mem::forget)
-                }
-                _ => drop(held),
-            }
-            let _ = send.send(answered);
+        let since = shard.proposer.time();
+        let held = self.hold_everywhere(&wanted, false).await?;
+        let few = |held: &Held| held.copies < ack.needed(held.holders);
+        let Some(at) = held.iter().position(few) else {
+            return Ok(Some(since));
         };
-        self.env.spawn.spawn("commit", Box::pin(task));
-        receive
-            .await
-            .unwrap_or_else(|_| Err(stopping().unknown_outcome()))
+        let (session, lane) = (request.session, request.lane);
+        let read = move |view: &View| read::lane(view, session, lane);
+        let last = shard.read(ReadLevel::Linearizable, read).await?;
+        if last.is_some_and(|row| row.seq >= request.seq) {
+            return Ok(Some(since));
+        }
+        let (hash, copies) = (wanted[at].0, held[at].copies);
+        match copies {
+            0 => Err(
+                Error::new(Code::Conflict, format!("chunk {hash} is not stored"))
+                    .hint("put the file again"),
+            ),
+            _ => {
+                let needed = ack.needed(held[at].holders);
+                let why = format!("chunk {hash} is on {copies} of {needed} nodes");
+                self.repairs.now();
+                Err(Error::unavailable(why).hint("try again"))
+            }
+        }
     }
 }
 
 fn stopping() -> Error {
     Error::unavailable("the node is stopping")
-}
-
-/// Holds chunks, then looks whether they are stored with these lengths: one that is not.
-async fn hold_stored(
-    pins: &Arc<Pins>,
-    chunks: &ChunkStore,
-    wanted: &BTreeMap<ChunkHash, u64>,
-) -> Result<(Vec<Hold>, Option<ChunkHash>)> {
-    let mut held = Vec::with_capacity(wanted.len());
-    for hash in wanted.keys() {
-        held.push(pins.hold(*hash).await);
-    }
-    if wanted.is_empty() {
-        return Ok((held, None));
-    }
-    let stored = chunks.have_many(wanted.keys().copied().collect()).await?;
-    let mut all = wanted.iter().zip(stored);
-    let missing = all.find(|((_, len), stored)| *stored != Some(**len));
-    Ok((held, missing.map(|((hash, _), _)| *hash)))
 }
 
 /// The chunks that operations would refer to, with their lengths.

@@ -1,18 +1,27 @@
 //! One running group: its Raft replica, its state, and the two queues in front of them:
 //! proposals (gathered into few log entries) and reads (gathered behind few read barriers).
 
+use super::clock::GroupClock;
 use super::machine::Machine;
 use super::proposer::Proposer;
 use super::reader::Reader;
+use crate::codec;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::raft::{PeerTransport, RaftGroup, Timers};
-use crate::root::RootCommand;
+use crate::root::{RootCommand, RootDone, RootEntry, RootReply};
 use crate::store::overlay::{MetaStore, View};
 use crate::store::wal::Wal;
-use crate::types::{GroupId, ReadLevel, ReplicaId};
+use crate::types::{GroupId, ReadLevel, ReplicaId, ShardTime};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
+
+/// How often it is looked whether this replica still leads.
+const LEADER_LOOK: Duration = Duration::from_millis(100);
+/// Waiting for the lead is begun anew after this.
+const LEADER_WAIT: Duration = Duration::from_secs(3_600);
 
 /// A group's parts, shared by every service of the node.
 pub struct Group {
@@ -36,6 +45,8 @@ pub struct GroupContext {
     pub wal: Arc<Wal>,
     pub transport: Arc<dyn PeerTransport>,
     pub timers: Timers,
+    /// The node's directory.
+    pub data: PathBuf,
 }
 
 impl GroupContext {
@@ -58,6 +69,11 @@ impl GroupContext {
         let joined = self.raft_runtime.spawn(started).await;
         joined.map_err(|e| Error::failed(format!("starting group {id} broke off ({e})")))?
     }
+
+    fn machine(&self, id: GroupId) -> Result<Arc<Machine>> {
+        let (env, store) = (self.raft_env.clone(), self.store.clone());
+        Machine::new(env, store, id, self.data.clone())
+    }
 }
 
 impl Group {
@@ -67,20 +83,28 @@ impl Group {
         id: GroupId,
         replica: ReplicaId,
     ) -> Result<Arc<Group>> {
-        let machine = Machine::new(context.raft_env.clone(), context.store.clone(), id)?;
+        let machine = context.machine(id)?;
         let raft = context.start_raft(id, replica, machine.clone()).await?;
         let proposer = Proposer::start(&context.env, raft.clone(), context.store.clone());
         let reader = Reader::start(&context.env, raft.clone(), machine.clone());
-        Ok(Arc::new(Group {
+        let group = Arc::new(Group {
             id,
             raft,
             machine,
             proposer,
             reader,
-        }))
+        });
+        let led = group.clone();
+        let learn = move || {
+            let led = led.clone();
+            async move { led.learn_time().await }
+        };
+        let follow = follow_lead(group.raft.clone(), learn);
+        context.env.spawn.spawn("shard time", Box::pin(follow));
+        Ok(group)
     }
 
-    /// Takes over the shard's time; called once this replica leads.
+    /// Takes over the shard's time.
     pub async fn learn_time(&self) -> Result<()> {
         self.raft.read_barrier().await?;
         let header = crate::shard::read::header(&self.machine.view()?)?;
@@ -98,31 +122,80 @@ impl Group {
     }
 }
 
+/// Calls `learn` each time this replica takes the lead, until the replica has stopped.
+async fn follow_lead<F: Future<Output = Result<()>>>(raft: Arc<RaftGroup>, learn: impl Fn() -> F) {
+    loop {
+        if raft.wait_leader(LEADER_WAIT).await.is_err() {
+            if raft.has_ended() {
+                return;
+            }
+            continue;
+        }
+        while raft.is_leader() {
+            match learn().await {
+                Ok(()) => break,
+                // Time stands still meanwhile; the lead may be lost already.
+                Err(error) => {
+                    tracing::debug!(%error, "the group's time is not known yet");
+                    tokio::time::sleep(LEADER_LOOK).await;
+                }
+            }
+        }
+        while raft.is_leader() {
+            tokio::time::sleep(LEADER_LOOK).await;
+        }
+    }
+}
+
 /// The root group: few, small commands; no gathering.
 pub struct RootGroup {
     pub raft: Arc<RaftGroup>,
     pub machine: Arc<Machine>,
+    clock: GroupClock,
 }
 
 impl RootGroup {
     pub async fn start(context: &GroupContext, replica: ReplicaId) -> Result<Arc<RootGroup>> {
         let id = GroupId::ROOT;
-        let machine = Machine::new(context.raft_env.clone(), context.store.clone(), id)?;
+        let machine = context.machine(id)?;
         let raft = context.start_raft(id, replica, machine.clone()).await?;
-        Ok(Arc::new(RootGroup { raft, machine }))
+        let group = Arc::new(RootGroup {
+            raft,
+            machine,
+            clock: GroupClock::new(&context.env),
+        });
+        let led = group.clone();
+        let learn = move || {
+            let led = led.clone();
+            async move { led.learn_time().await }
+        };
+        let follow = follow_lead(group.raft.clone(), learn);
+        context.env.spawn.spawn("root time", Box::pin(follow));
+        Ok(group)
+    }
+
+    async fn learn_time(&self) -> Result<()> {
+        self.raft.read_barrier().await?;
+        let cluster = crate::root::cluster(&self.machine.view()?)?;
+        self.clock.set(cluster.time);
+        Ok(())
+    }
+
+    /// The root group's time, as its leader counts it.
+    pub fn time(&self) -> ShardTime {
+        self.clock.now()
     }
 
     /// Proposes a command and waits until it is applied.
     ///
     /// # Errors
     /// The command's refusal, or why it could not be proposed.
-    pub async fn propose(&self, command: &RootCommand) -> Result<()> {
-        let reply = self
-            .raft
-            .propose(crate::codec::encode(command).into())
-            .await?;
+    pub async fn propose(&self, command: RootCommand) -> Result<RootDone> {
+        let time = self.time();
+        let entry = codec::encode(&RootEntry { time, command });
+        let reply = self.raft.propose(entry.into()).await?;
         *reply
-            .downcast::<Result<()>>()
-            .expect("the root group's machine answers with a result")
+            .downcast::<RootReply>()
+            .expect("the root group's machine answers with its reply")
     }
 }

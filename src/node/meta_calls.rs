@@ -1,20 +1,24 @@
 //! Calls on the namespace: changes and reads of the shard that owns a path.
 
 use super::Node;
+use super::group::Group;
 use super::service::Caller;
+use super::view::View;
 use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_ITEMS_MAX, HAVE_HASHES_MAX, SESSION_LANES_MAX, STAT_PATHS_MAX,
 };
-use crate::proto::{Answer, ChunkLocation, Resolved, RouteView, TicketRight, WhoAmI};
+use crate::proto::{
+    Answer, ChunkLocation, NodeAddress, Resolved, RouteView, TicketRight, WhoAmI,
+};
 use crate::shard;
-use crate::shard::command::{Chore, Op, Request};
+use crate::shard::command::{Chore, Op, Request, is_too_late};
 use crate::shard::read::{ListQuery, Listing};
-use crate::store::overlay::View;
+use crate::store::overlay::View as StoreView;
 use crate::types::{
-    ChunkHash, Content, DfsPath, DirVersion, FileVersion, GroupId, Inode, Lane, Name, OpSeq,
-    ReadLevel, SessionId, UploadId,
+    Ack, ChunkHash, Content, DfsPath, DirVersion, FileVersion, GroupId, Inode, Lane, Name, NodeId,
+    OpSeq, ReadLevel, SessionId, ShardTime, UploadId,
 };
 use std::sync::Arc;
 
@@ -23,13 +27,13 @@ const TICKET_MS: u64 = 24 * 3_600_000;
 
 impl Node {
     pub(super) async fn hello(self: &Arc<Self>, caller: &Caller) -> Result<Answer> {
-        let settings = self.settings()?;
-        let leader = self.leads(&self.shard).then_some(self.id);
+        let settings = self.settings();
+        let shard = self.groups.shard(GroupId::FIRST);
         let route = RouteView {
             prefix: "/".into(),
-            shard: self.shard.id,
-            leader,
-            time: self.shard.proposer.time(),
+            shard: GroupId::FIRST,
+            leader: self.leader_of(GroupId::FIRST),
+            time: shard.map_or(ShardTime(0), |shard| shard.known_time()),
         };
         Ok(Answer::Hello(WhoAmI {
             cluster: self.cluster,
@@ -37,11 +41,33 @@ impl Node {
             user: caller.user.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             routes: vec![route],
-            nodes: Vec::new(),
+            nodes: self.told_nodes(),
             inline_bytes: settings.inline_bytes,
             chunk_bytes: settings.chunk_bytes,
             grace_ms: settings.grace_ms,
         }))
+    }
+
+    /// Who leads a group, as far as this node knows.
+    fn leader_of(&self, group: GroupId) -> Option<NodeId> {
+        match self.groups.raft(group) {
+            Some(raft) => {
+                let status = raft.status();
+                let leads = |(replica, node): &(_, NodeId)| {
+                    (status.leader == Some(*replica)).then_some(*node)
+                };
+                status.voters.iter().find_map(leads)
+            }
+            None => self.views.now().place(group).and_then(|place| place.leader),
+        }
+    }
+
+    /// Where chunks belong now.
+    pub(super) fn owners(&self, hashes: &[ChunkHash]) -> Answer {
+        let view = self.views.now();
+        let owners: Vec<Vec<NodeId>> = hashes.iter().map(|hash| view.holders(hash)).collect();
+        let nodes = addresses_of(&view, owners.iter().flatten());
+        Answer::Owners { owners, nodes }
     }
 
     pub(super) async fn mutate(
@@ -49,13 +75,10 @@ impl Node {
         caller: &Caller,
         shard: u64,
         request: &[u8],
+        ack: Ack,
     ) -> Result<Answer> {
-        if GroupId(shard) != self.shard.id {
-            return Err(Error::new(
-                Code::Redirect,
-                format!("shard {shard} is not on this node"),
-            ));
-        }
+        let shard = self.groups.shard(GroupId(shard))?;
+        must_lead(&shard)?;
         let mut asked: Request = codec::decode(request)
             .map_err(|e| Error::usage(format!("the change cannot be read ({})", e.message)))?;
         judge(caller, &asked, request.len())?;
@@ -65,9 +88,13 @@ impl Node {
         asked.session = own_session(caller, asked.session);
         asked.user = caller.user.clone();
         asked.group = caller.group.clone();
+        asked.held = self.hold_references(&shard, &asked, ack).await?;
         let uploads: Vec<_> = asked.ops.iter().map(upload_of).collect();
-        let held = self.hold_references(&asked).await?;
-        let (outcomes, time) = self.propose_holding(asked, request.len(), held).await?;
+        let (outcomes, time) = shard.proposer.propose(asked, request.len()).await?;
+        // A request that came too late after its chunks were held was not executed.
+        if let Some(Err(error)) = outcomes.iter().find(|outcome| is_too_late(outcome)) {
+            return Err(error.clone());
+        }
         let expires = time.plus_ms(TICKET_MS);
         let tickets = uploads
             .into_iter()
@@ -87,9 +114,7 @@ impl Node {
     }
 
     pub(super) async fn stat(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {
-        let entry = self
-            .shard
-            .read(level, move |view| shard::read::stat(view, &path))
+        let entry = self.groups.shard(GroupId::FIRST)?.read(level, move |view| shard::read::stat(view, &path))
             .await?;
         Ok(Answer::Stat(entry))
     }
@@ -100,7 +125,7 @@ impl Node {
                 "more than {STAT_PATHS_MAX} paths in one request"
             )));
         }
-        let read = move |view: &View| {
+        let read = move |view: &StoreView| {
             paths
                 .iter()
                 .map(|path| match shard::read::stat(view, path) {
@@ -109,7 +134,7 @@ impl Node {
                 })
                 .collect()
         };
-        Ok(Answer::StatMany(self.shard.read(level, read).await?))
+        Ok(Answer::StatMany(self.groups.shard(GroupId::FIRST)?.read(level, read).await?))
     }
 
     pub(super) async fn list(
@@ -121,7 +146,7 @@ impl Node {
         known: Option<DirVersion>,
         level: ReadLevel,
     ) -> Result<Answer> {
-        let read = move |view: &View| {
+        let read = move |view: &StoreView| {
             let query = ListQuery {
                 after: after.as_ref(),
                 limit: limit as usize,
@@ -130,7 +155,7 @@ impl Node {
             };
             shard::read::list(view, &path, &query)
         };
-        Ok(match self.shard.read(level, read).await? {
+        Ok(match self.groups.shard(GroupId::FIRST)?.read(level, read).await? {
             Listing::NotModified => Answer::NotModified,
             Listing::Page { dir, entries, more } => Answer::List { dir, entries, more },
         })
@@ -145,8 +170,10 @@ impl Node {
         pinned: Option<(Inode, FileVersion)>,
         level: ReadLevel,
     ) -> Result<Answer> {
-        let read = move |view: &View| shard::read::resolve(view, &path, version, page, pinned);
-        let found = self.shard.read(level, read).await?;
+        let read = move |view: &StoreView| shard::read::resolve(view, &path, version, page, pinned);
+        let shard = self.groups.shard(GroupId::FIRST)?;
+        let found = shard.read(level, read).await?;
+        let view = self.views.now();
         let mut answer = Resolved {
             inline: found.inline,
             chunks: Vec::with_capacity(found.chunks.len()),
@@ -159,7 +186,7 @@ impl Node {
                 inode: answer.file.inode,
                 content: id,
             };
-            let expires = self.shard.proposer.time().plus_ms(TICKET_MS);
+            let expires = shard.proposer.time().plus_ms(TICKET_MS);
             let ticket = self.tickets.issue(right, &caller.user, expires)?;
             for chunk in found.chunks {
                 let mac = self
@@ -169,22 +196,24 @@ impl Node {
                     hash: chunk.hash,
                     len: chunk.len,
                     mac,
-                    owners: vec![self.id],
+                    owners: view.readers(&chunk.hash),
                 });
             }
+            let owners = answer.chunks.iter().flat_map(|chunk| &chunk.owners);
+            answer.nodes = addresses_of(&view, owners);
             answer.ticket = Some(ticket);
         }
         Ok(Answer::Resolved(answer))
     }
 
     pub(super) async fn versions(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {
-        let read = move |view: &View| shard::read::versions(view, &path);
-        Ok(Answer::Versions(self.shard.read(level, read).await?))
+        let read = move |view: &StoreView| shard::read::versions(view, &path);
+        Ok(Answer::Versions(self.groups.shard(GroupId::FIRST)?.read(level, read).await?))
     }
 
     pub(super) async fn deleted(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {
-        let read = move |view: &View| shard::read::deleted(view, &path);
-        Ok(Answer::Deleted(self.shard.read(level, read).await?))
+        let read = move |view: &StoreView| shard::read::deleted(view, &path);
+        Ok(Answer::Deleted(self.groups.shard(GroupId::FIRST)?.read(level, read).await?))
     }
 
     pub(super) async fn upload_ticket(
@@ -194,7 +223,8 @@ impl Node {
         upload: UploadId,
     ) -> Result<Answer> {
         self.must_own_upload(caller, parent, upload).await?;
-        let expires = self.shard.proposer.time().plus_ms(TICKET_MS);
+        let shard = self.groups.shard(GroupId::FIRST)?;
+        let expires = shard.proposer.time().plus_ms(TICKET_MS);
         let right = TicketRight::Write { upload };
         Ok(Answer::Ticket(self.tickets.issue(
             right,
@@ -219,9 +249,7 @@ impl Node {
         self.must_own_upload(caller, parent, upload).await?;
         let user = caller.user.clone();
         let asked = hashes.clone();
-        let known = self
-            .shard
-            .read(ReadLevel::Linearizable, move |view| {
+        let known = self.groups.shard(GroupId::FIRST)?.read(ReadLevel::Linearizable, move |view| {
                 shard::read::knows(view, &user, &asked)
             })
             .await?;
@@ -240,8 +268,8 @@ impl Node {
         parent: Inode,
         upload: UploadId,
     ) -> Result<()> {
-        let read = move |view: &View| shard::read::upload(view, parent, upload);
-        match self.shard.read(ReadLevel::Linearizable, read).await? {
+        let read = move |view: &StoreView| shard::read::upload(view, parent, upload);
+        match self.groups.shard(GroupId::FIRST)?.read(ReadLevel::Linearizable, read).await? {
             Some(found) if found.user == caller.user => Ok(()),
             // A foreign upload is not told from none.
             _ => Err(Error::not_found(format!("there is no upload {upload}"))
@@ -258,8 +286,8 @@ impl Node {
         seq: u64,
     ) -> Result<Answer> {
         let session = own_session(caller, session);
-        let read = move |view: &View| shard::read::lane(view, session, Lane(lane));
-        let row = self.shard.read(ReadLevel::Linearizable, read).await?;
+        let read = move |view: &StoreView| shard::read::lane(view, session, Lane(lane));
+        let row = self.groups.shard(GroupId::FIRST)?.read(ReadLevel::Linearizable, read).await?;
         let row = row.filter(|row| row.user == caller.user && row.seq == OpSeq(seq));
         Ok(Answer::OpStatus(
             row.map(|row| codec::encode(&row.outcomes).into()),
@@ -269,26 +297,42 @@ impl Node {
     /// Cleans up deletions; with `now` also those that could still be brought back, and the chunks
     /// that nothing refers to any more.
     pub(super) async fn gc(self: &Arc<Self>, now: bool) -> Result<Answer> {
+        let shard = self.groups.shard(GroupId::FIRST)?;
+        must_lead(&shard)?;
         let records = crate::limits::CLEANUP_BATCH_DEFAULT as u32;
         loop {
-            let done = self
-                .shard
-                .proposer
-                .chore(Chore::Cleanup { records, now })
-                .await?;
+            let done = shard.proposer.chore(Chore::Cleanup { records, now }).await?;
             if !done.more {
                 if now {
-                    self.census_now().await?;
+                    self.census_everywhere().await?;
                 }
-                let header = self
-                    .shard
-                    .read(ReadLevel::Linearizable, |view| shard::read::header(view));
+                let header = shard
+                    .read(ReadLevel::Linearizable, |view| shard::read::header(view))
+                    .await?;
                 return Ok(Answer::Gc {
-                    left: header.await?.deletions,
+                    left: header.deletions,
                 });
             }
         }
     }
+}
+
+/// # Errors
+/// `redirect` unless this replica leads its shard: before anything of this node's own, such as a
+/// full disk, refuses what another node may take.
+fn must_lead(shard: &Group) -> Result<()> {
+    if shard.raft.is_leader() {
+        return Ok(());
+    }
+    let why = format!("this node does not lead shard {}", shard.id);
+    Err(Error::new(Code::Redirect, why))
+}
+
+/// Each of these nodes once, with its address.
+fn addresses_of<'a>(view: &View, nodes: impl Iterator<Item = &'a NodeId>) -> Vec<NodeAddress> {
+    let distinct: std::collections::BTreeSet<NodeId> = nodes.copied().collect();
+    let told = distinct.into_iter().filter_map(|node| view.address(node));
+    told.collect()
 }
 
 /// A session as the shard knows it: one user's. Ids that people give to operations become

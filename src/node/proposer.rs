@@ -1,6 +1,7 @@
 //! Proposals of one shard, gathered: requests that arrive while entries are on their way share
 //! the next log entry. Stamps each entry with shard time and wall clock.
 
+use super::clock::GroupClock;
 use crate::codec;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
@@ -9,11 +10,9 @@ use crate::raft::RaftGroup;
 use crate::shard::command::{Applied, Chore, ChoreDone, Command, Proposal, Request};
 use crate::shard::records::Outcome;
 use crate::store::overlay::MetaStore;
-use crate::types::ShardTime;
-use parking_lot::Mutex;
+use crate::types::{Revision, ShardTime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Entries of one shard on their way at once: one is being synced while the next is gathered.
@@ -47,32 +46,13 @@ pub struct Proposer {
     /// Of the requests in the queue.
     queued_bytes: Arc<AtomicUsize>,
     store: Arc<MetaStore>,
-    time: Arc<ShardClock>,
-}
-
-/// Counts shard time between entries (see `shard`): the last value plus what the monotonic clock
-/// counted since it was learned.
-struct ShardClock {
-    env: Env,
-    last: Mutex<(ShardTime, Duration)>,
-}
-
-impl ShardClock {
-    fn now(&self) -> ShardTime {
-        let (time, at) = *self.last.lock();
-        time.plus_ms(self.env.clock.now().saturating_sub(at).as_millis() as u64)
-    }
+    time: Arc<GroupClock>,
 }
 
 impl Proposer {
     pub fn start(env: &Env, raft: Arc<RaftGroup>, store: Arc<MetaStore>) -> Proposer {
         let (send, receive) = mpsc::channel(PROPOSALS_QUEUED_MAX);
-        // The state takes the maximum: beginning at 0 until `set_time` only lets time stand still.
-        let last = Mutex::new((ShardTime(0), env.clock.now()));
-        let time = Arc::new(ShardClock {
-            env: env.clone(),
-            last,
-        });
+        let time = Arc::new(GroupClock::new(env));
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let task = gather(
             env.clone(),
@@ -92,7 +72,7 @@ impl Proposer {
 
     /// Counts on from this, the newest value in the state.
     pub fn set_time(&self, time: ShardTime) {
-        *self.time.last.lock() = (time, self.time.env.clock.now());
+        self.time.set(time);
     }
 
     /// The shard's time as this node counts it.
@@ -119,6 +99,16 @@ impl Proposer {
             answer,
         })?;
         receive.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Returns after an entry that was proposed after this call is applied: everything that was in
+    /// the leader's log before is applied then too.
+    pub async fn barrier(&self) -> Result<()> {
+        let nothing = Chore::TrimChanges {
+            upto: Revision(0),
+            rows: 1,
+        };
+        self.chore(nothing).await.map(drop)
     }
 
     /// Proposes one bounded piece of the shard's own work.
@@ -150,7 +140,7 @@ fn stopping() -> Error {
 async fn gather(
     env: Env,
     raft: Arc<RaftGroup>,
-    time: Arc<ShardClock>,
+    time: Arc<GroupClock>,
     mut queue: mpsc::Receiver<Work>,
     queued_bytes: Arc<AtomicUsize>,
 ) {

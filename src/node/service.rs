@@ -1,10 +1,10 @@
 //! Serves streams: decodes a call, checks who asks, hands it on, sends the answer.
 
-use super::Node;
+use super::{Node, join, peer_calls};
 use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::limits::FRAME_BYTES_MAX;
-use crate::net::{Incoming, Peer, Service, Stream};
+use crate::net::{ALPN_JOIN, ALPN_NODE, Incoming, Peer, Service, Stream};
 use crate::proto::{Answer, Call};
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ impl Caller {
                 group: group.clone(),
                 admin: *admin,
             }),
-            Peer::Node(_) | Peer::Nobody => {
+            Peer::Node { .. } | Peer::Nobody => {
                 Err(Error::new(Code::Denied, "this identity is not a user's")
                     .hint("use a user's identity file"))
             }
@@ -53,7 +53,7 @@ impl Service for Calls {
         let node = self.0.clone();
         Box::pin(async move {
             let remote = incoming.remote;
-            if let Err(error) = serve(node, incoming).await {
+            if let Err(error) = serve_any(node, incoming).await {
                 // The peer went away or sent no call; there is nobody to tell.
                 tracing::debug!(%remote, %error, "a stream ended early");
             }
@@ -61,7 +61,22 @@ impl Service for Calls {
     }
 }
 
-/// One stream. An error here is the stream's own: every failure of a call is an answer.
+/// One stream, by the protocol it came on.
+async fn serve_any(node: Arc<Node>, incoming: Incoming) -> Result<()> {
+    match (incoming.alpn, &incoming.peer) {
+        (ALPN_NODE, Peer::Node { id, .. }) => {
+            let (from, mut stream) = (*id, incoming.stream);
+            Box::pin(peer_calls::serve(node, from, &mut stream)).await
+        }
+        (ALPN_JOIN, _) => {
+            let mut stream = incoming.stream;
+            Box::pin(join::serve(node, &mut stream)).await
+        }
+        _ => serve(node, incoming).await,
+    }
+}
+
+/// One stream of a client. An error here is the stream's own: every failure of a call is an answer.
 ///
 /// What a kind of call keeps while it waits is boxed: else every stream would take as much memory
 /// as the largest of them, and move it.
@@ -86,16 +101,16 @@ async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
     let kind = node.metrics.kind_of(&call);
     let failed = match call {
         Call::PutChunk {
-            ticket, hash, len, ..
+            ticket,
+            hash,
+            len,
+            ack,
         } => {
-            let put = node.put_chunk(&caller, &ticket, hash, len, &mut stream);
+            let put = node.put_chunk(&caller, &ticket, (hash, len), ack, &mut stream);
             let put = Box::pin(put).await;
             let failed = put.is_err();
-            reply(
-                &mut stream,
-                &put.map_or_else(Answer::Failed, |()| Answer::PutChunk { copies: 1 }),
-            )
-            .await?;
+            let answer = put.map_or_else(Answer::Failed, |copies| Answer::PutChunk { copies });
+            reply(&mut stream, &answer).await?;
             failed
         }
         Call::GetChunk {
@@ -106,7 +121,8 @@ async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
             len,
         } => {
             let range = (u64::from(offset), u64::from(len));
-            Box::pin(node.get_chunk(&caller, &ticket, hash, mac, range, &mut stream)).await?
+            let shown = (&ticket, mac);
+            Box::pin(node.get_chunk(&caller, shown, hash, range, &mut stream)).await?
         }
         call => {
             let answer = node
@@ -122,12 +138,25 @@ async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn reply(stream: &mut Stream, answer: &Answer) -> Result<()> {
-    let mut frame = codec::encode(answer);
-    if frame.len() > FRAME_BYTES_MAX {
-        let error = Error::usage(format!("the answer is too large ({} bytes)", frame.len()));
-        frame = codec::encode(&Answer::Failed(error.hint("ask for less at once")));
-    }
+async fn reply(stream: &mut Stream, answer: &Answer) -> Result<()> {
+    let too_long = |error| codec::encode(&Answer::Failed(error));
+    reply_frame(stream, codec::encode(answer), too_long).await
+}
+
+/// Sends the last frame of an answer; one that is too long is replaced by what `too_long` makes of
+/// the error.
+pub(super) async fn reply_frame(
+    stream: &mut Stream,
+    frame: Vec<u8>,
+    too_long: impl FnOnce(Error) -> Vec<u8>,
+) -> Result<()> {
+    let frame = match frame.len() > FRAME_BYTES_MAX {
+        true => {
+            let error = Error::usage(format!("the answer is too large ({} bytes)", frame.len()));
+            too_long(error.hint("ask for less at once"))
+        }
+        false => frame,
+    };
     stream.send_frame(&frame).await?;
     stream.finish()
 }
@@ -137,9 +166,11 @@ impl Node {
     async fn answer(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer> {
         match call {
             Call::Hello { .. } => self.hello(caller).await,
-            Call::Mutate { shard, request, .. } => {
-                Box::pin(self.mutate(caller, shard, &request)).await
-            }
+            Call::Mutate {
+                shard,
+                request,
+                ack,
+            } => Box::pin(self.mutate(caller, shard, &request, ack)).await,
             Call::Stat { path, level } => self.stat(path, level).await,
             Call::StatMany { paths, level } => self.stat_many(paths, level).await,
             Call::List {
@@ -167,7 +198,11 @@ impl Node {
                 upload,
                 hashes,
             } => Box::pin(self.known(caller, parent, upload, hashes)).await,
-            Call::Pin { ticket, hashes, .. } => Box::pin(self.pin(caller, &ticket, hashes)).await,
+            Call::Pin {
+                ticket,
+                hashes,
+                ack,
+            } => Box::pin(self.pin(caller, &ticket, hashes, ack)).await,
             Call::Status => Box::pin(self.status()).await.map(Answer::Status),
             Call::Fsck { path, chunks } => {
                 caller.must_be_admin("check the cluster")?;
@@ -181,13 +216,10 @@ impl Node {
                 Box::pin(self.op_status(caller, session, lane, seq)).await
             }
             Call::Metrics => Box::pin(self.metrics_text()).await.map(Answer::Metrics),
-            Call::Owners { hashes } => Ok(Answer::Owners {
-                owners: hashes.iter().map(|_| vec![self.id]).collect(),
-                nodes: Vec::new(),
-            }),
-            Call::Admin(_) => {
-                caller.must_be_admin("manage the cluster")?;
-                Err(Error::usage("this cluster has one node"))
+            Call::Owners { hashes } => Ok(self.owners(&hashes)),
+            Call::Admin(call) => {
+                let done = Box::pin(self.admin(caller, call)).await;
+                done.map(Answer::Admin)
             }
             Call::PutChunk { .. } | Call::GetChunk { .. } => {
                 unreachable!("calls with raw bytes are served above")

@@ -1,166 +1,258 @@
-//! What an operator sees: health with its reasons, groups, counters.
+//! What an operator sees: health with its reasons, nodes, groups, counters. Counted from what
+//! should exist: every node tells of the chunks that belong on it and are not there.
 
 use super::Node;
-use super::group::Group;
 use super::metrics::gauge;
+use super::peers::odd;
 use crate::error::Result;
-use crate::proto::EntryView;
-use crate::proto::{GroupView, NodeView, StatusView};
-use crate::raft::GroupStatus;
-use crate::shard;
-use crate::store::overlay::View;
-use crate::types::{DfsPath, GroupId, ReadLevel};
+use crate::limits::COPIES;
+use crate::proto::{
+    Beat, GroupPlace, GroupView, NodeInfo, NodeState, NodeView, PeerAnswer, PeerCall, StatusView,
+};
+use crate::types::NodeId;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Used share of the disk above which the node is in warning, and critical (percent).
 const DISK_WARNING: u64 = 85;
 const DISK_CRITICAL: u64 = 95;
+/// How long the leader of the root group may take to tell what it has heard.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
-impl Node {
-    pub(super) fn leads(&self, group: &Group) -> bool {
-        let status = group.raft.status();
-        status.leader == Some(status.replica)
+/// What was heard of one node: who, how many milliseconds ago, what.
+pub(super) type Heard = (NodeId, u64, Beat);
+
+/// Health as it is put together: the worst colour counts.
+#[derive(Default)]
+struct Health {
+    red: bool,
+    yellow: bool,
+    reasons: Vec<String>,
+}
+
+impl Health {
+    fn red(&mut self, why: String) {
+        self.red = true;
+        self.reasons.push(why);
     }
 
-    pub(super) async fn status(&self) -> Result<StatusView> {
-        let space = self.env.disk.space(&self.data).await;
-        let (total, available) = space.map_or((0, 0), |space| (space.total, space.available));
-        let free = (available * 100).checked_div(total).unwrap_or(0);
-        let used = 100 - free.min(100);
-        let mut reasons = Vec::new();
-        let mut health = "yellow";
-        // One node holds one copy of everything: that is never green.
-        reasons.push("the cluster has one node: nothing is stored twice".to_owned());
-        let mut state = "healthy";
-        if used > DISK_CRITICAL {
-            (health, state) = ("red", "critical");
-            reasons.push(format!("node {}: {used} % of the disk is used", self.id));
-        } else if used > DISK_WARNING {
-            state = "warning";
-            reasons.push(format!("node {}: {used} % of the disk is used", self.id));
+    fn yellow(&mut self, why: String) {
+        self.yellow = true;
+        self.reasons.push(why);
+    }
+
+    fn word(&self) -> &'static str {
+        match (self.red, self.yellow) {
+            (true, _) => "red",
+            (false, true) => "yellow",
+            _ => "green",
         }
-        let groups = [self.root_view(), self.shard_view().await?];
-        for group in groups.iter().filter(|group| group.leader.is_none()) {
-            health = "red";
-            reasons.push(format!(
-                "group {} ({}) has no leader",
-                group.group, group.prefix
-            ));
+    }
+}
+
+impl Node {
+    /// What the leader of the root group has heard of all nodes.
+    pub(super) async fn beats_of_all(self: &Arc<Self>) -> Result<Vec<Heard>> {
+        if let Ok(root) = self.must_lead_root() {
+            root.raft.read_barrier().await?;
+            return Ok(self.heard_here());
         }
-        let lost = self.lost_chunks().await?;
-        if !lost.is_empty() {
-            health = "red";
-            reasons.extend(lost);
+        match self.ask_root(&PeerCall::Beats, ASK_TIMEOUT).await? {
+            PeerAnswer::Beats(beats) => Ok(beats),
+            other => Err(odd(&other)),
         }
-        reasons.extend(self.damage_found_at_start());
-        let (chunks, chunk_bytes) = self.chunks.totals();
-        let node = NodeView {
-            node: self.id,
-            address: self.address.clone(),
-            state: state.into(),
-            zone: self.zone.clone(),
-            rack: self.rack.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            disk_total: total,
-            disk_available: available,
-            chunks,
-            chunk_bytes,
-            leaders: groups
-                .iter()
-                .filter(|group| group.leader == Some(self.id))
-                .count() as u64,
-            uptime_ms: self
-                .env
-                .clock
-                .now()
-                .saturating_sub(self.started)
-                .as_millis() as u64,
+    }
+
+    /// The same, on that leader.
+    pub(super) fn heard_here(&self) -> Vec<Heard> {
+        let now = self.env.clock.now();
+        let view = self.views.now();
+        let liveness = self.liveness.lock();
+        let heard = view.members().filter_map(|info| {
+            let (age, beat) = liveness.last(info.node, now)?;
+            let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            Some((info.node, age, beat.clone()))
+        });
+        heard.collect()
+    }
+
+    pub(super) async fn status(self: &Arc<Self>) -> Result<StatusView> {
+        let mut health = Health::default();
+        // Status answers without a quorum too: it shows what this node knows.
+        let beats = match self.beats_of_all().await {
+            Ok(beats) => beats,
+            Err(error) => {
+                health.red(format!("the root group cannot be asked ({})", error.message));
+                vec![(self.id, 0, self.own_beat().await)]
+            }
         };
+        let view = self.views.now();
+        let members: Vec<&NodeInfo> = view.members().collect();
+        if members.len() < COPIES {
+            let nodes = match members.len() {
+                1 => "one node: nothing is stored twice".to_owned(),
+                2 => "two nodes: both are needed for changes".to_owned(),
+                other => format!("{other} nodes"),
+            };
+            health.yellow(format!("the cluster has {nodes}"));
+        }
+        let mut nodes = Vec::with_capacity(members.len());
+        for info in &members {
+            let heard = beats.iter().find(|(node, ..)| *node == info.node);
+            nodes.push(node_view(info, heard, view.offline.contains(&info.node), &mut health));
+        }
+        let wanted = members.len().min(super::members::VOTERS);
+        let groups: Vec<GroupView> = view
+            .groups
+            .iter()
+            .map(|place| group_view(place, wanted, &mut health))
+            .collect();
+        if groups.is_empty() {
+            health.red("nothing is heard of any group".into());
+        }
+        for node in &mut nodes {
+            let leads = groups.iter().filter(|group| group.leader == Some(node.node));
+            node.leaders = leads.count() as u64;
+        }
+        copies(&beats, view.rings.iter().count(), &mut health);
         Ok(StatusView {
             cluster: self.cluster,
-            health: health.into(),
-            reasons,
-            nodes: vec![node],
-            groups: groups.into(),
+            health: health.word().into(),
+            reasons: health.reasons,
+            nodes,
+            groups,
         })
     }
 
-    fn group_view(&self, group: GroupId, prefix: &str, status: &GroupStatus) -> GroupView {
-        let node_of = |replica| {
-            let found = status.voters.iter().find(|(voter, _)| *voter == replica);
-            found.map(|(_, node)| *node)
-        };
-        GroupView {
-            group,
-            prefix: prefix.into(),
-            leader: status.leader.and_then(node_of),
-            replicas: status.voters.iter().map(|(_, node)| *node).collect(),
-            term: status.term,
-            applied: status.applied,
-            entries: 0,
-            bytes: 0,
-            deletions: 0,
+    /// What is wrong on this node, in words.
+    pub(super) async fn own_reasons(self: &Arc<Self>) -> Vec<String> {
+        let mut reasons = self.damage_found_at_start();
+        for (group, _, why) in self.groups.broken() {
+            reasons.push(format!("its replica of group {group} must be replaced ({why})"));
         }
-    }
-
-    fn root_view(&self) -> GroupView {
-        self.group_view(GroupId::ROOT, "(root group)", &self.root.raft.status())
-    }
-
-    async fn shard_view(&self) -> Result<GroupView> {
-        let mut view = self.group_view(self.shard.id, "/", &self.shard.raft.status());
-        let read = |view: &View| {
-            Ok((
-                shard::read::header(view)?,
-                shard::read::stat(view, &DfsPath::root())?,
-            ))
-        };
-        // Status answers without a quorum too: it shows what this node knows.
-        let (header, root) = self.shard.read(ReadLevel::Stale, read).await?;
-        if let EntryView::Dir(dir) = root {
-            (view.entries, view.bytes) = (dir.totals.entries, dir.totals.bytes);
+        let damaged = self.chunks.damaged_now();
+        if damaged > 0 {
+            reasons.push(format!("{damaged} stored chunks are damaged"));
         }
-        view.deletions = header.deletions;
-        Ok(view)
+        reasons
     }
 
-    pub(super) async fn metrics_text(&self) -> Result<String> {
+    pub(super) async fn metrics_text(self: &Arc<Self>) -> Result<String> {
         let mut out = self.metrics.text();
-        let status = self.status().await?;
         let (chunks, bytes) = self.chunks.totals();
-        gauge(
-            &mut out,
-            "dfs_chunks",
-            "Chunks stored on this node.",
-            chunks,
-        );
-        gauge(
-            &mut out,
-            "dfs_chunk_bytes",
-            "Bytes of chunks stored on this node.",
-            bytes,
-        );
+        let repair = self.repairs.view(self.id, self.env.clock.now());
         let waiting = self.store.active_bytes() as u64;
-        gauge(
-            &mut out,
-            "dfs_overlay_bytes",
-            "Metadata that waits for the next fold.",
-            waiting,
-        );
-        gauge(
-            &mut out,
-            "dfs_metadata_bytes",
-            "Metadata on disk.",
-            self.store.used_bytes()?,
-        );
-        for group in &status.groups {
-            let name = format!("dfs_group_{}_applied", group.group);
-            gauge(
-                &mut out,
-                &name,
-                "Index of the newest applied entry.",
-                group.applied,
-            );
+        let gauges = [
+            ("dfs_chunks", "Chunks stored on this node.", chunks),
+            ("dfs_chunk_bytes", "Bytes of chunks stored on this node.", bytes),
+            ("dfs_overlay_bytes", "Metadata that waits for the next fold.", waiting),
+            ("dfs_metadata_bytes", "Metadata on disk.", self.store.used_bytes()?),
+            ("dfs_chunks_missing", "Chunks that belong here and are not.", repair.missing),
+            ("dfs_chunks_copied", "Chunks copied here from others.", repair.copied),
+        ];
+        for (name, help, value) in gauges {
+            gauge(&mut out, name, help, value);
+        }
+        for (group, running) in self.groups.all() {
+            let name = format!("dfs_group_{group}_applied");
+            let help = "Index of the newest applied entry.";
+            gauge(&mut out, &name, help, running.raft().status().applied);
         }
         Ok(out)
+    }
+}
+
+fn node_view(
+    info: &NodeInfo,
+    heard: Option<&Heard>,
+    offline: bool,
+    health: &mut Health,
+) -> NodeView {
+    let beat = heard.map(|(_, _, beat)| beat);
+    let (total, available) = beat.map_or((0, 0), |beat| (beat.disk_total, beat.disk_available));
+    let free = (available.saturating_mul(100))
+        .checked_div(total)
+        .unwrap_or(100);
+    let used = 100 - free.min(100);
+    let mut state = "healthy";
+    if offline || beat.is_none() {
+        state = if offline { "offline" } else { "silent" };
+        health.yellow(format!("node {} is {state}", info.node));
+    } else if used > DISK_CRITICAL {
+        state = "critical";
+        health.red(format!("node {}: {used} % of the disk is used", info.node));
+    } else if used > DISK_WARNING {
+        state = "warning";
+        health.yellow(format!("node {}: {used} % of the disk is used", info.node));
+    }
+    if info.state == NodeState::Draining {
+        state = "draining";
+        health.yellow(format!("node {} is draining", info.node));
+    }
+    for reason in beat.into_iter().flat_map(|beat| &beat.reasons) {
+        health.yellow(format!("node {}: {reason}", info.node));
+    }
+    NodeView {
+        node: info.node,
+        address: info.address.clone(),
+        state: state.into(),
+        zone: info.zone.clone(),
+        rack: info.rack.clone(),
+        version: info.version.clone(),
+        disk_total: total,
+        disk_available: available,
+        chunks: beat.map_or(0, |beat| beat.chunks),
+        chunk_bytes: beat.map_or(0, |beat| beat.chunk_bytes),
+        leaders: 0,
+        uptime_ms: beat.map_or(0, |beat| beat.uptime_ms),
+    }
+}
+
+fn group_view(place: &GroupPlace, wanted: usize, health: &mut Health) -> GroupView {
+    let name = format!("group {} ({})", place.group, place.prefix);
+    if place.leader.is_none() {
+        health.red(format!("{name} has no leader"));
+    }
+    let voters = place.voters.len();
+    if voters < wanted {
+        health.yellow(format!("{name} has {voters} of {wanted} replicas"));
+    }
+    if !place.broken.is_empty() {
+        health.yellow(format!("{name} has a replica that is being replaced"));
+    }
+    GroupView {
+        group: place.group,
+        prefix: place.prefix.clone(),
+        leader: place.leader,
+        replicas: place.voters.iter().map(|(_, node)| *node).collect(),
+        term: place.term,
+        applied: place.applied.0,
+        entries: place.entries,
+        bytes: place.bytes,
+        deletions: place.deletions,
+    }
+}
+
+/// Copies that are missing, moving, lost.
+fn copies(beats: &[Heard], epochs: usize, health: &mut Health) {
+    let (mut missing, mut lost) = (0, 0);
+    for (_, _, beat) in beats {
+        if let Some(repair) = &beat.repair {
+            missing += repair.missing;
+            lost += repair.lost;
+        }
+    }
+    if lost > 0 {
+        health.red(format!(
+            "{lost} copies of chunks that files need are on no node that answers; `dfs fsck` names \
+             the files"
+        ));
+    }
+    if missing > lost {
+        let count = missing - lost;
+        health.yellow(format!("{count} copies of chunks are missing and being made"));
+    }
+    if epochs > 1 {
+        health.yellow("chunks are moving after a change of the nodes".into());
     }
 }

@@ -11,6 +11,7 @@
 mod admin;
 mod call;
 mod join;
+mod peer;
 mod view;
 
 pub use admin::{
@@ -19,6 +20,10 @@ pub use admin::{
 };
 pub use call::{Answer, Call, Ticket, TicketRight};
 pub use join::{JoinAnswer, JoinRequest, JoinWhat, Joined, REQUEST_BYTES_MAX};
+pub use peer::{
+    Beat, BeatAnswer, ClusterView, GroupPlace, Life, NodeInfo, NodeState, PeerAnswer, PeerCall,
+    RaftMessage, ReplicaBeat, RingEpoch, RingMember,
+};
 pub use view::{
     ChunkLocation, DeletedView, DirView, EntryView, FileView, FsckReport, GroupView, NodeAddress,
     NodeView, Resolved, RouteView, StatusView, VersionView, WhoAmI,

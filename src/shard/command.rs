@@ -5,6 +5,7 @@
 
 use super::records::{ChunkRef, Outcome, Settings};
 use crate::codec;
+use crate::error::{Code, Error};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::types::{
     ChunkHash, DfsPath, FileVersion, Inode, Lane, OpSeq, Precondition, Replacement, Revision,
@@ -41,9 +42,27 @@ pub struct Request {
     pub met: ShardTime,
     pub user: String,
     pub group: String,
+    /// Shard time just before the holders of all chunks it refers to were asked for them; `None`
+    /// where it refers to none. Set by the leader; see [`HOLD_MS`].
+    pub held: Option<ShardTime>,
     /// At most `BATCH_ITEMS_MAX`, which must not be lowered: logs are read with it too.
     #[serde(deserialize_with = "codec::at_most::<_, _, BATCH_ITEMS_MAX>")]
     pub ops: Vec<Op>,
+}
+
+/// A request whose chunks were asked for longer ago than this is not executed: their holders may
+/// let them go. Longer than asking takes, much shorter than the shortest grace of a chunk.
+pub const HOLD_MS: u64 = 20_000;
+
+/// The answer to a request that was not executed because of [`HOLD_MS`]; it may be sent again as
+/// it is.
+pub fn too_late() -> Error {
+    Error::new(Code::Busy, "the request waited too long after its chunks were looked for")
+}
+
+/// True for [`too_late`]: nothing was executed and nothing kept of it.
+pub fn is_too_late(outcome: &Outcome) -> bool {
+    matches!(outcome, Err(error) if error.code == Code::Busy)
 }
 
 /// A change asked for by a user.

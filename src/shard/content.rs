@@ -105,14 +105,15 @@ pub(super) fn put_page(
     chunks: Vec<ChunkRef>,
     user: &str,
 ) -> Result<()> {
-    let reference = encode(&Reference {
-        user: user.to_owned(),
-    });
     for chunk in &chunks {
         let key = keys::reference(&chunk.hash, inode, id);
+        let reference = encode(&Reference {
+            user: user.to_owned(),
+            len: chunk.len,
+        });
         // A content may hold a chunk many times and has one reference to it.
         if batch.get(&key)?.is_none() {
-            replace(batch, key, None, Some(reference.clone()));
+            replace(batch, key, None, Some(reference));
         }
     }
     let key = keys::manifest(inode, id, page);

@@ -119,6 +119,12 @@ pub fn references_of(chunk: &ChunkHash) -> Bytes {
     build(REFERENCES, &[&chunk.0])
 }
 
+/// The chunk that a key of the references is about.
+pub fn chunk_of_reference(key: &[u8]) -> Option<ChunkHash> {
+    let hash = key.get(1..33)?;
+    Some(ChunkHash(hash.try_into().ok()?))
+}
+
 pub fn upload(parent: Inode, upload: UploadId) -> Bytes {
     build(UPLOADS, &[&parent.0.to_be_bytes(), &upload.0])
 }

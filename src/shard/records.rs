@@ -162,6 +162,8 @@ pub struct ManifestPage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reference {
     pub user: String,
+    /// Of the chunk: what a node that should have it asks others for.
+    pub len: u32,
 }
 
 /// A reservation: invisible until its commit.

@@ -7,7 +7,7 @@
 //! 4. A row is answered from and replaced for the user it was made for, and for nobody else.
 
 use super::apply::{Caller, check_user_name, run_op};
-use super::command::{ChoreDone, Op, Request};
+use super::command::{ChoreDone, HOLD_MS, Op, Request, too_late};
 use super::keys;
 use super::records::{LaneRow, Outcome, decode, encode};
 use super::refuse::{Stop, damaged};
@@ -47,6 +47,12 @@ pub(super) fn request(
                 return refused(unknown_outcome());
             }
         }
+    }
+    if let Some(held) = request.held
+        && batch.header().time.since(held) > HOLD_MS
+    {
+        // Nothing of it is kept: the same request may come again.
+        return refused(too_late());
     }
     let caller = Caller {
         user: &request.user,

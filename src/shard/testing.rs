@@ -104,6 +104,7 @@ impl TestShard {
             met: ShardTime(0),
             user: "ann".into(),
             group: "staff".into(),
+            held: None,
             ops,
         }
     }

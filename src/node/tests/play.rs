@@ -149,6 +149,7 @@ impl Client {
             met: ShardTime(0),
             user: "ann".into(),
             group: "staff".into(),
+            held: None,
             ops,
         }
     }

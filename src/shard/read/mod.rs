@@ -9,7 +9,9 @@ mod content;
 mod list;
 
 pub use changes::changes_due;
-pub use content::{ResolvedContent, is_referenced, knows, resolve, versions};
+pub use content::{
+    ReferencePage, ResolvedContent, is_referenced, knows, references, resolve, versions,
+};
 pub use list::{ListQuery, Listing, deleted, list};
 
 use super::keys;

@@ -165,7 +165,13 @@ fn records_are_stored_as_they_were() {
             }],
         },
     );
-    golden("reference", &Reference { user: "ann".into() });
+    golden(
+        "reference",
+        &Reference {
+            user: "ann".into(),
+            len: 7,
+        },
+    );
     golden(
         "upload",
         &Upload {
@@ -383,6 +389,7 @@ fn commands_are_logged_as_they_were() {
                 met: ShardTime(4),
                 user: "ann".into(),
                 group: "staff".into(),
+                held: None,
                 ops: all_ops(),
             }],
             chores: vec![

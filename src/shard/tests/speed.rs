@@ -23,6 +23,7 @@ fn creates_a_second() {
                 met: ShardTime(0),
                 user: "ann".into(),
                 group: "staff".into(),
+                held: None,
                 ops: vec![put(
                     &format!("/a/b/c/file-{round}-{lane}"),
                     &text,

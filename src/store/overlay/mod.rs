@@ -24,7 +24,8 @@
 //! # Keys in the base
 //! `slot u32 big-endian, key`. Slot 0 is the node's own: `[0, 0, 0, 0, 1, group u64]` holds the
 //! replica record of a group ([`ReplicaRecord`]), `[0, 0, 0, 0, 2, slot u32]` why a slot without a
-//! replica has records (`slots`). Values end in their checksum
+//! replica has records (`slots`), `[0, 0, 0, 0, 3, group u64]` the highest id of a replica that was
+//! taken out of this node. Values end in their checksum
 //! (`store::record`), bound to the key without the slot.
 
 mod fold;

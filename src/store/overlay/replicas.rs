@@ -12,9 +12,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 const REPLICAS: u8 = 1;
+const TOMBSTONES: u8 = 3;
 
 /// Up to where a replica is applied, and the members as of there (encoded by `raft`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaMark {
     pub position: LogPosition,
     pub members: Bytes,
@@ -31,19 +32,40 @@ pub struct ReplicaRecord {
     pub mark: ReplicaMark,
 }
 
-fn key(group: GroupId) -> Vec<u8> {
-    let mut key = vec![REPLICAS];
+fn key(table: u8, group: GroupId) -> Vec<u8> {
+    let mut key = vec![table];
     key.extend_from_slice(&group.0.to_be_bytes());
     key
 }
 
 /// The operation that stores a replica record.
 pub(super) fn put(replica: &ReplicaRecord) -> BaseOp {
-    let key = key(replica.group);
+    let key = key(REPLICAS, replica.group);
     BaseOp::Put(
         slot_key(NODE_SLOT, &key),
         record::seal(&key, &codec::encode(replica)),
     )
+}
+
+/// The operations that take a replica out for ever: its id and all below are never taken again.
+pub(super) fn bury(group: GroupId, replica: ReplicaId) -> [BaseOp; 2] {
+    let stone = key(TOMBSTONES, group);
+    [
+        BaseOp::Delete(slot_key(NODE_SLOT, &key(REPLICAS, group))),
+        BaseOp::Put(
+            slot_key(NODE_SLOT, &stone),
+            record::seal(&stone, &codec::encode(&replica)),
+        ),
+    ]
+}
+
+/// The highest id of a replica of the group that was taken out of this node.
+pub(super) fn tombstone(base: &dyn MetaBase, group: GroupId) -> Result<Option<ReplicaId>> {
+    let key = key(TOMBSTONES, group);
+    let found = base.begin_read()?.get(&slot_key(NODE_SLOT, &key))?;
+    found
+        .map(|stored| record::open(&key, &stored).and_then(codec::decode))
+        .transpose()
 }
 
 /// All replica records of a base.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::store::image::ImageReader;
 use crate::store::overlay::ReplicaRecord;
 use crate::store::record;
-use crate::types::{ReplicaId, Slot};
+use crate::types::{GroupId, ReplicaId, Slot};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
@@ -125,7 +125,7 @@ impl MetaStore {
     }
 
     /// Takes a slot that has no records and marks it as being filled.
-    pub(super) async fn fresh_slot(&self, env: &Env) -> Result<Slot> {
+    pub async fn fresh_slot(&self, env: &Env) -> Result<Slot> {
         // One taker at a time: the row is there before the next one looks.
         let _only = self.folding.lock().await;
         let used = self.replicas().into_iter().map(|record| record.slot);
@@ -135,6 +135,45 @@ impl MetaStore {
         self.commit(env, vec![put(slot, SlotState::Filling)])
             .await?;
         Ok(slot)
+    }
+
+    /// Adds a replica that has nothing yet, in a fresh slot. Durable when it returns.
+    ///
+    /// # Errors
+    /// `no_space`.
+    ///
+    /// # Panics
+    /// When the node has a replica of the group.
+    pub async fn add_empty(&self, env: &Env, record: ReplicaRecord) -> Result<()> {
+        let before = self.replica(record.group);
+        assert!(before.is_none(), "a group has one replica on a node");
+        self.point_to(env, record).await
+    }
+
+    /// Takes a replica out for ever; its records go slice by slice. Durable when it returns.
+    /// Nothing may publish for it any more.
+    ///
+    /// # Errors
+    /// `no_space`; `not_found` when there is none.
+    pub async fn remove_replica(&self, env: &Env, group: GroupId) -> Result<()> {
+        let _no_fold = self.folding.lock().await;
+        let Some((now, _)) = self.replica(group) else {
+            return Err(Error::not_found(format!("no replica of group {group} here")));
+        };
+        let mut ops = vec![put(now.slot, SlotState::Removing)];
+        ops.extend(replicas::bury(group, now.replica));
+        self.commit(env, ops).await?;
+        self.state.write().replicas.remove(&group);
+        self.frozen_marks.lock().retain(|mark| mark.group != group);
+        Ok(())
+    }
+
+    /// The highest id of a replica of the group that was taken out of this node.
+    ///
+    /// # Errors
+    /// `corrupt` when that is damaged.
+    pub fn tombstone(&self, group: GroupId) -> Result<Option<ReplicaId>> {
+        replicas::tombstone(&*self.base, group)
     }
 
     async fn fill(&self, env: &Env, slot: Slot, image: &mut ImageReader) -> Result<()> {

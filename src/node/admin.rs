@@ -1,0 +1,348 @@
+//! What administrators ask for: tokens, nodes, the ring, repair.
+
+use super::Node;
+use super::join::role_of;
+use super::peers::odd;
+use super::service::Caller;
+use crate::cluster::JoinToken;
+use crate::error::{Code, Error, Result};
+use crate::limits::COPIES;
+use crate::proto::{
+    AdminAnswer, AdminCall, LocatedChunk, MemberView, NodeState, PeerAnswer, PeerCall, PlanView,
+    RingView, ShareView, TokenRole, UserView,
+};
+use crate::ring::{self, Ring};
+use crate::root::{self, RootCommand};
+use crate::shard;
+use crate::store::overlay::View as StoreView;
+use crate::types::{DfsPath, Epoch, GroupId, NodeId, ReadLevel};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A question to each node.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shares are told in millionths.
+const MILLION: f64 = 1_000_000.0;
+
+impl Node {
+    pub(super) async fn admin(
+        self: &Arc<Self>,
+        caller: &Caller,
+        call: AdminCall,
+    ) -> Result<AdminAnswer> {
+        caller.must_be_admin("manage the cluster")?;
+        match call {
+            AdminCall::CreateToken { role, ttl_ms } => self.create_token(role, ttl_ms).await,
+            AdminCall::Nodes => self.member_views().await.map(AdminAnswer::Nodes),
+            AdminCall::Drain(node) => self.drain(node).await,
+            AdminCall::Undrain(node) => self.undrain(node).await,
+            AdminCall::Remove { node, force } => self.remove_node(node, force).await,
+            AdminCall::Weight { node, weight } => {
+                self.root_command(RootCommand::SetWeight { node, weight })
+                    .await?;
+                let text = format!("node {node} now has weight {weight}; chunks move by themselves");
+                Ok(AdminAnswer::Done(text))
+            }
+            AdminCall::Ring => Ok(AdminAnswer::Ring(self.ring_view())),
+            AdminCall::Locate(path) => self.locate(path).await.map(AdminAnswer::Located),
+            AdminCall::Plan(weights) => self.plan(&weights).map(AdminAnswer::Plan),
+            AdminCall::Scrub { now } => self.scrub_everywhere(now).await,
+            AdminCall::Repair => self.repair_everywhere().await,
+            AdminCall::Users => self.user_views().await,
+            AdminCall::RemoveUser(name) => {
+                self.root_command(RootCommand::RemoveUser(name.clone()))
+                    .await?;
+                Ok(AdminAnswer::Done(format!(
+                    "user {name} is out; connections of his end within seconds"
+                )))
+            }
+        }
+    }
+
+    async fn create_token(self: &Arc<Self>, role: TokenRole, ttl_ms: u64) -> Result<AdminAnswer> {
+        let role = role_of(role)?;
+        let ca = self.views.now().cluster.ca.clone();
+        let token = JoinToken::create(&*self.env.rng, self.env.rng.u64(), &ca);
+        let command = RootCommand::AddToken {
+            id: token.id(),
+            secret: token.secret_hash(),
+            role,
+            ttl_ms,
+        };
+        self.root_command(command).await?;
+        let told = self.told_nodes().into_iter();
+        Ok(AdminAnswer::Token {
+            token: token.to_string(),
+            addresses: told.map(|node| node.address).take(3).collect(),
+        })
+    }
+
+    /// All nodes but removed ones, by what they told last.
+    pub(super) async fn member_views(self: &Arc<Self>) -> Result<Vec<MemberView>> {
+        let view = self.views.now();
+        let beats = self.beats_of_all().await?;
+        let drained = |id: NodeId| {
+            let places = &view.groups;
+            let has_replica = places.iter().any(|place| {
+                let mut all = place.voters.iter().chain(&place.learners);
+                all.any(|(_, node)| *node == id)
+            });
+            let in_ring = view.rings.iter().any(|ring| ring.nodes().contains(&id));
+            !has_replica && !in_ring
+        };
+        let members = view.cluster.nodes.iter().map(|info| {
+            let heard = beats.iter().find(|(node, ..)| *node == info.node);
+            let beat = heard.map(|(_, _, beat)| beat);
+            let state = match info.state {
+                NodeState::Removed => "removed",
+                NodeState::Draining if drained(info.node) => "drained",
+                NodeState::Draining => "draining",
+                NodeState::Member if view.offline.contains(&info.node) => "offline",
+                NodeState::Member if view.online.contains(&info.node) => "online",
+                NodeState::Member => "silent",
+            };
+            MemberView {
+                node: info.node,
+                address: info.address.clone(),
+                zone: info.zone.clone(),
+                rack: info.rack.clone(),
+                version: info.version.clone(),
+                state: state.into(),
+                weight: info.weight,
+                silent_ms: heard.map(|(_, silent, _)| *silent),
+                groups: beat
+                    .map(|beat| beat.replicas.iter().map(|replica| replica.group).collect())
+                    .unwrap_or_default(),
+                disk_total: beat.map_or(0, |beat| beat.disk_total),
+                disk_available: beat.map_or(0, |beat| beat.disk_available),
+                chunks: beat.map_or(0, |beat| beat.chunks),
+                chunk_bytes: beat.map_or(0, |beat| beat.chunk_bytes),
+            }
+        });
+        Ok(members.collect())
+    }
+
+    /// # Errors
+    /// `conflict` when too few nodes would be left, and how many are needed.
+    async fn drain(self: &Arc<Self>, node: NodeId) -> Result<AdminAnswer> {
+        let view = self.views.now();
+        let info = view
+            .node(node)
+            .filter(|info| info.state != NodeState::Removed)
+            .ok_or_else(|| no_node(node))?;
+        if info.state == NodeState::Draining {
+            return Ok(AdminAnswer::Done(format!("node {node} is draining already")));
+        }
+        let members = view.members().filter(|info| info.state == NodeState::Member);
+        let left = members.filter(|info| info.node != node).count();
+        let ring = view.rings.newest().nodes();
+        let held = ring.iter().filter(|other| **other != node).count();
+        let copies = COPIES.min(ring.len());
+        if left == 0 || (ring.contains(&node) && held < copies && held < COPIES) {
+            let why = format!(
+                "without node {node} there are {held} nodes for {copies} copies of everything"
+            );
+            return Err(Error::new(Code::Conflict, why).hint(
+                "join another node first, or take it out with `dfs node remove --force`",
+            ));
+        }
+        let state = NodeState::Draining;
+        self.root_command(RootCommand::SetState { node, state })
+            .await?;
+        Ok(AdminAnswer::Done(format!(
+            "node {node} is draining; `dfs node ls` says when it is drained"
+        )))
+    }
+
+    async fn undrain(self: &Arc<Self>, node: NodeId) -> Result<AdminAnswer> {
+        let state = NodeState::Member;
+        self.root_command(RootCommand::SetState { node, state })
+            .await?;
+        Ok(AdminAnswer::Done(format!("node {node} takes part again")))
+    }
+
+    /// # Errors
+    /// `conflict` while something would be lost by it, and what to do.
+    async fn remove_node(self: &Arc<Self>, node: NodeId, force: bool) -> Result<AdminAnswer> {
+        let views = self.member_views().await?;
+        let found = views.iter().find(|member| member.node == node);
+        let member = found.ok_or_else(|| no_node(node))?;
+        match member.state.as_str() {
+            "removed" => return Err(no_node(node)),
+            "drained" => {}
+            _ if force => self.must_keep_quorum(node)?,
+            state => {
+                let why = format!("node {node} is {state}: it has replicas or chunks");
+                return Err(Error::new(Code::Conflict, why).hint(format!(
+                    "`dfs node drain {node}` first; if it is lost for ever, use --force"
+                )));
+            }
+        }
+        let state = NodeState::Removed;
+        self.root_command(RootCommand::SetState { node, state })
+            .await?;
+        Ok(AdminAnswer::Done(format!(
+            "node {node} is out; what it held is copied from the others"
+        )))
+    }
+
+    /// Whoever is taken out by force must not be needed for a majority of a group.
+    fn must_keep_quorum(&self, node: NodeId) -> Result<()> {
+        let view = self.views.now();
+        for place in &view.groups {
+            let alive = |(_, voter): &&(crate::types::ReplicaId, NodeId)| {
+                *voter != node && !view.offline.contains(voter)
+            };
+            let votes = place.voters.iter().any(|(_, voter)| *voter == node);
+            let left = place.voters.iter().filter(alive).count();
+            if votes && left < place.voters.len() / 2 + 1 {
+                let why = format!(
+                    "group {} ({}) would have {left} of {} voters",
+                    place.group,
+                    place.prefix,
+                    place.voters.len()
+                );
+                return Err(Error::new(Code::Conflict, why)
+                    .hint("bring another of its nodes back first, or drain this one"));
+            }
+        }
+        Ok(())
+    }
+
+    fn ring_view(&self) -> RingView {
+        let view = self.views.now();
+        RingView {
+            epochs: view.rings.iter().map(|ring| ring.epoch().0).collect(),
+            shares: self.shares_of(view.rings.newest(), &newest_members(&view)),
+        }
+    }
+
+    fn shares_of(&self, ring: &Ring, members: &[ring::Member]) -> Vec<ShareView> {
+        let weight = |node| {
+            let member = members.iter().find(|member| member.node == node);
+            member.map_or(0, |member| member.weight)
+        };
+        let shares = ring.shares(COPIES).into_iter();
+        shares
+            .map(|share| ShareView {
+                node: share.node,
+                weight: weight(share.node),
+                share: (share.share * MILLION) as u32,
+                fair: (share.fair * MILLION) as u32,
+            })
+            .collect()
+    }
+
+    /// What joining nodes of these weights would do.
+    fn plan(&self, weights: &[u32]) -> Result<PlanView> {
+        let view = self.views.now();
+        let mut members = newest_members(&view);
+        let highest = view.cluster.nodes.last().map_or(NodeId(0), |info| info.node);
+        let mut node = highest;
+        for weight in weights {
+            node = node.next();
+            members.push(ring::Member {
+                node,
+                weight: *weight,
+                zone: String::new(),
+                rack: String::new(),
+            });
+        }
+        let now = view.rings.newest();
+        let epoch = ring::Epoch {
+            epoch: Epoch(now.epoch().0 + 1),
+            members: members.clone(),
+        };
+        let then = Ring::build(&epoch)?;
+        Ok(PlanView {
+            shares: self.shares_of(&then, &members),
+            moved: (ring::moved(now, &then, COPIES).copied * MILLION) as u32,
+        })
+    }
+
+    /// Where the chunks of a file's first manifest page are.
+    async fn locate(self: &Arc<Self>, path: DfsPath) -> Result<Vec<LocatedChunk>> {
+        let shard = self.groups.shard(GroupId::FIRST)?;
+        let read =
+            move |view: &StoreView| shard::read::resolve(view, &path, None, 0, None);
+        let found = shard.read(ReadLevel::Linearizable, read).await?;
+        let view = self.views.now();
+        let mut located = Vec::with_capacity(found.chunks.len());
+        for chunk in found.chunks {
+            let owners = view.holders(&chunk.hash);
+            let mut present = Vec::new();
+            for node in &owners {
+                let held = self.hold_at(*node, vec![chunk.hash], false).await;
+                if held.is_ok_and(|held| held.first().copied().flatten().is_some()) {
+                    present.push(*node);
+                }
+            }
+            located.push(LocatedChunk {
+                hash: chunk.hash,
+                len: chunk.len,
+                owners,
+                present,
+            });
+        }
+        Ok(located)
+    }
+
+    async fn scrub_everywhere(self: &Arc<Self>, now: bool) -> Result<AdminAnswer> {
+        let mut views = vec![self.scrub(now)];
+        for node in self.others() {
+            match self.peers.call(node, &PeerCall::Scrub { now }, ASK_TIMEOUT).await {
+                Ok(PeerAnswer::Scrub(view)) => views.push(view),
+                Ok(other) => return Err(odd(&other)),
+                Err(error) => tracing::warn!(%node, %error, "a node was not asked to scrub"),
+            }
+        }
+        Ok(AdminAnswer::Scrub(views))
+    }
+
+    async fn repair_everywhere(self: &Arc<Self>) -> Result<AdminAnswer> {
+        let mut views = vec![self.repairs.view(self.id, self.env.clock.now())];
+        for node in self.others() {
+            match self.peers.call(node, &PeerCall::Repairs, ASK_TIMEOUT).await {
+                Ok(PeerAnswer::Repairs(view)) => views.push(view),
+                Ok(other) => return Err(odd(&other)),
+                Err(error) => tracing::warn!(%node, %error, "a node was not asked"),
+            }
+        }
+        Ok(AdminAnswer::Repair(views))
+    }
+
+    /// The other nodes that are not known to be silent.
+    fn others(&self) -> Vec<NodeId> {
+        let view = self.views.now();
+        let members = view.members().map(|info| info.node);
+        members
+            .filter(|node| *node != self.id && !view.offline.contains(node))
+            .collect()
+    }
+
+    async fn user_views(self: &Arc<Self>) -> Result<AdminAnswer> {
+        let root = self.groups.root().ok_or_else(|| {
+            Error::new(Code::Redirect, "this node is no member of the root group")
+        })?;
+        let users = root::users(&root.machine.view()?)?.into_iter();
+        let views = users.map(|user| UserView {
+            name: user.name,
+            group: user.group,
+            admin: user.admin,
+            certificates: user.certificates,
+            revoked: user.revoked,
+        });
+        Ok(AdminAnswer::Users(views.collect()))
+    }
+}
+
+fn newest_members(view: &super::view::View) -> Vec<ring::Member> {
+    let newest = view.cluster.epochs.last();
+    newest
+        .map(|epoch| epoch.members.iter().map(super::view::member).collect())
+        .unwrap_or_default()
+}
+
+fn no_node(node: NodeId) -> Error {
+    Error::not_found(format!("there is no node {node}")).hint("`dfs node ls` lists them")
+}

@@ -1,0 +1,244 @@
+//! Heartbeats: each node tells the leader of the root group once a second that it is there and how
+//! it is, and hears in return who else is, where groups are, and whether there is a newer view.
+//!
+//! The leader answers only after a majority has confirmed it, so that a node which was answered
+//! knows what was revoked until a moment before it asked.
+
+use super::Node;
+use super::group::RootGroup;
+use super::liveness::ONLINE_WITHIN;
+use super::peers::odd;
+use crate::error::{Code, Error, Result};
+use crate::proto::{Beat, BeatAnswer, NodeState, PeerAnswer, PeerCall, ReplicaBeat};
+use crate::shard;
+use crate::types::{GroupId, LogIndex, NodeId, ReadLevel};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a node tells that it is there.
+pub const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// Sooner while something is changing: a node that just came, a root group without a leader.
+const BEAT_SOON: Duration = Duration::from_millis(100);
+/// One attempt.
+const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A node that has not been answered for so long accepts no new user.
+pub const TRUSTED_FOR: Duration = Duration::from_secs(5);
+
+/// Tells until the process ends.
+pub(super) async fn run(node: Arc<Node>) {
+    loop {
+        let pause = match node.beat().await {
+            Ok(()) => BEAT_EVERY,
+            Err(error) => {
+                tracing::debug!(%error, "no answer to a heartbeat");
+                BEAT_SOON
+            }
+        };
+        let hurried = node.beat_now.notified();
+        // Whichever comes first.
+        let _ = tokio::time::timeout(pause, hurried).await;
+    }
+}
+
+impl Node {
+    /// One heartbeat to whoever leads the root group.
+    pub(super) async fn beat(self: &Arc<Self>) -> Result<()> {
+        let beat = self.own_beat().await;
+        let answer = match self.leading_root() {
+            Some(root) => self.take_beat(&root, self.id, beat).await?,
+            None => match self.ask_root(&PeerCall::Beat(Box::new(beat)), BEAT_TIMEOUT).await? {
+                PeerAnswer::Beat(answer) => answer,
+                other => return Err(odd(&other)),
+            },
+        };
+        let now = self.env.clock.now();
+        self.views
+            .beat(now, answer.online, answer.offline, answer.groups);
+        if answer.view > self.views.now().cluster.version {
+            self.fetch_view().await?;
+        }
+        Ok(())
+    }
+
+    /// The root group, if this node leads it.
+    pub(super) fn leading_root(&self) -> Option<Arc<RootGroup>> {
+        self.groups.root().filter(|root| root.raft.is_leader())
+    }
+
+    async fn fetch_view(self: &Arc<Self>) -> Result<()> {
+        let known = self.views.now().cluster.version;
+        let new = match self.groups.root() {
+            // Its own replica may be a moment behind; then the next heartbeat tells again.
+            Some(root) => Some(Box::new(crate::root::view(&root.machine.view()?)?)),
+            None => match self.ask_root(&PeerCall::View { known }, BEAT_TIMEOUT).await? {
+                PeerAnswer::View(new) => new,
+                other => return Err(odd(&other)),
+            },
+        };
+        if let Some(new) = new {
+            self.take_view(*new).await?;
+        }
+        Ok(())
+    }
+
+    /// A call to the leader of the root group, wherever it is.
+    ///
+    /// # Errors
+    /// `unavailable` when none is found; what the leader says.
+    pub(super) async fn ask_root(&self, call: &PeerCall, timeout: Duration) -> Result<PeerAnswer> {
+        let mut last = Error::unavailable("the root group has no leader that this node knows of");
+        for node in self.root_candidates() {
+            match self.peers.call(node, call, timeout).await {
+                Err(error) if error.code.is_retryable() || error.code == Code::Unavailable => {
+                    last = error;
+                }
+                answered => {
+                    *self.root_hint.lock() = Some(node);
+                    return answered;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Who may lead the root group, the likeliest first.
+    fn root_candidates(&self) -> Vec<NodeId> {
+        let view = self.views.now();
+        let known = self.groups.root().and_then(|root| {
+            let status = root.raft.status();
+            let leads = |(replica, node): &(_, NodeId)| (status.leader == Some(*replica)).then_some(*node);
+            status.voters.iter().find_map(leads)
+        });
+        let mut candidates: Vec<NodeId> = known.into_iter().collect();
+        candidates.extend(*self.root_hint.lock());
+        if let Some(place) = view.place(GroupId::ROOT) {
+            candidates.extend(place.leader);
+            candidates.extend(place.voters.iter().map(|(_, node)| *node));
+        }
+        candidates.extend(view.members().map(|node| node.node));
+        let mut seen = std::collections::BTreeSet::new();
+        candidates.retain(|node| *node != self.id && seen.insert(*node));
+        candidates
+    }
+
+    /// Serves a heartbeat: this node leads the root group, and a majority says so too.
+    pub(super) async fn take_beat(
+        &self,
+        root: &RootGroup,
+        from: NodeId,
+        beat: Beat,
+    ) -> Result<BeatAnswer> {
+        root.raft.read_barrier().await?;
+        let view = crate::root::view(&root.machine.view()?)?;
+        let known = view.nodes.iter().find(|node| node.node == from);
+        if known.is_none_or(|node| node.state == NodeState::Removed) {
+            let error = Error::new(Code::Denied, format!("node {from} is not in the cluster"));
+            return Err(error.hint("it was removed; join again with an empty directory"));
+        }
+        let now = self.env.clock.now();
+        let mut liveness = self.liveness.lock();
+        liveness.hear(from, beat, now);
+        let members = view
+            .nodes
+            .iter()
+            .filter(|node| node.state != NodeState::Removed)
+            .map(|node| node.node);
+        let offline = liveness.offline(members, now, self.offline_after);
+        Ok(BeatAnswer {
+            view: view.version,
+            online: liveness.online(now).into_iter().collect(),
+            offline: offline.into_iter().collect(),
+            groups: liveness.places(now),
+        })
+    }
+
+    /// How this node is.
+    async fn own_beat(self: &Arc<Self>) -> Beat {
+        let space = self.env.disk.space(&self.data).await;
+        let (disk_total, disk_available) = space.map_or((0, 0), |s| (s.total, s.available));
+        let (chunks, chunk_bytes) = self.chunks.totals();
+        let mut replicas = Vec::new();
+        for (group, running) in self.groups.all() {
+            let raft = running.raft();
+            let status = raft.status();
+            let leads = raft.is_leader();
+            let mut replica = ReplicaBeat {
+                group,
+                replica: status.replica,
+                term: status.term,
+                applied: LogIndex(status.applied),
+                leads,
+                voters: Vec::new(),
+                learners: Vec::new(),
+                broken: false,
+                entries: 0,
+                bytes: 0,
+                deletions: 0,
+            };
+            if leads {
+                (replica.voters, replica.learners) = (status.voters, status.learners);
+                self.count_entries(group, &mut replica).await;
+            }
+            replicas.push(replica);
+        }
+        for (group, replica, _) in self.groups.broken() {
+            replicas.push(ReplicaBeat {
+                group,
+                replica,
+                term: 0,
+                applied: LogIndex(0),
+                leads: false,
+                voters: Vec::new(),
+                learners: Vec::new(),
+                broken: true,
+                entries: 0,
+                bytes: 0,
+                deletions: 0,
+            });
+        }
+        let uptime = self.env.clock.now().saturating_sub(self.started);
+        Beat {
+            life: self.peers.life(),
+            disk_total,
+            disk_available,
+            chunks,
+            chunk_bytes,
+            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+            replicas,
+            repair: Some(self.repairs.view(self.id, self.env.clock.now())),
+            settled: self.repairs.settled(),
+            reasons: self.own_reasons().await,
+        }
+    }
+
+    async fn count_entries(&self, group: GroupId, replica: &mut ReplicaBeat) {
+        let Ok(shard) = self.groups.shard(group) else {
+            return;
+        };
+        let read = |view: &crate::store::overlay::View| {
+            let root = shard::read::stat(view, &crate::types::DfsPath::root())?;
+            Ok((shard::read::header(view)?.deletions, root))
+        };
+        if let Ok((deletions, root)) = shard.read(ReadLevel::Stale, read).await {
+            replica.deletions = deletions;
+            if let crate::proto::EntryView::Dir(dir) = root {
+                (replica.entries, replica.bytes) = (dir.totals.entries, dir.totals.bytes);
+            }
+        }
+    }
+
+    /// True while this node hears of what was revoked.
+    pub(super) fn is_trusted(&self) -> bool {
+        let heard = self.views.heard();
+        heard.is_some_and(|at| self.env.clock.now().saturating_sub(at) <= TRUSTED_FOR)
+    }
+
+    /// Nodes that new work may go to; all members while nobody says otherwise.
+    pub(super) fn online(&self) -> std::collections::BTreeSet<NodeId> {
+        let view = self.views.now();
+        let heard = view.online.iter().copied();
+        heard.chain([self.id]).collect()
+    }
+}
+
+const _: () = assert!(ONLINE_WITHIN.as_secs() >= 2 * BEAT_EVERY.as_secs());

@@ -1,0 +1,532 @@
+//! Copies of chunks: writing one to all its holders while it arrives, asking who has it, handing
+//! it on. The only place where one node's chunk store meets another's.
+//!
+//! # Writing
+//! A client sends a chunk to one of its holders. That one verifies and stores it, and at the same
+//! time passes it on to the others, which verify it too. It answers when as many copies are
+//! durable as were asked for; what is still under way goes on. A holder that is silent is left
+//! out, and the next node of the ring takes its place for this write; what is missing where it
+//! belongs is noted for `repairs`.
+
+use super::Node;
+use super::peers::{Peers, odd};
+use super::service::Caller;
+use super::view::View;
+use crate::codec;
+use crate::error::{Code, Error, Result};
+use crate::limits::{CHUNK_BYTES_MAX, COPIES, HAVE_HASHES_MAX, MIB};
+use crate::net::{Stream, arrival_max};
+use crate::proto::{Answer, PeerAnswer, PeerCall, Ticket, TicketRight};
+use crate::store::chunks::ChunkWriter;
+use crate::types::{Ack, ChunkHash, Epoch, Mac, NodeId};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Bytes taken from the network, or sent to it, in one piece.
+const PIECE_BYTES: usize = 512 << 10;
+/// Pieces that may wait for one holder: the slower ones are behind by no more than this.
+const PIECES_WAITING: usize = 8;
+/// A holder that takes nothing for so long is left out of this write.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
+/// A holder may take so long to make durable what it has taken.
+const DURABLE_WITHIN: Duration = Duration::from_secs(10);
+/// A question about chunks.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(2);
+/// Nodes that are tried in the place of silent ones.
+const REPLACEMENTS_MAX: usize = 3;
+
+impl View {
+    /// Who should hold a chunk now, the best first: its owners in the newest epoch, without those
+    /// that are down.
+    pub fn holders(&self, hash: &ChunkHash) -> Vec<NodeId> {
+        let ring = self.rings.newest();
+        let owners = ring.owners_without(hash, COPIES, &|node| self.is_down(node));
+        owners.to_vec()
+    }
+
+    /// Whom to ask for a chunk, the likeliest first.
+    pub fn readers(&self, hash: &ChunkHash) -> Vec<NodeId> {
+        let down = |node| self.is_down(node);
+        self.rings.readers(hash, COPIES, &down).collect()
+    }
+
+    /// Who takes the place of holders that are silent: the next ones on the ring.
+    fn replacements(&self, hash: &ChunkHash, silent: &[NodeId]) -> Vec<NodeId> {
+        let holders = self.holders(hash);
+        let ring = self.rings.newest();
+        let down = |node| self.is_down(node) || silent.contains(&node);
+        let owners = ring.owners_without(hash, COPIES + REPLACEMENTS_MAX, &down);
+        let others = owners.iter().filter(|node| !holders.contains(node));
+        others.copied().collect()
+    }
+
+    pub fn newest_epoch(&self) -> Epoch {
+        self.rings.newest().epoch()
+    }
+}
+
+/// Bytes on their way to one other holder.
+struct Forward {
+    node: NodeId,
+    pieces: Option<mpsc::Sender<Bytes>>,
+    done: oneshot::Receiver<Result<()>>,
+}
+
+impl Node {
+    /// Takes one chunk from a client: the bytes follow the call. Returns the number of copies that
+    /// are durable, at least as many as `ack` wants.
+    pub(super) async fn put_chunk(
+        self: &Arc<Self>,
+        caller: &Caller,
+        ticket: &Ticket,
+        (hash, len): (ChunkHash, u32),
+        ack: Ack,
+        stream: &mut Stream,
+    ) -> Result<u32> {
+        self.tickets
+            .check(ticket, &caller.user, self.ticket_time())?;
+        if !matches!(ticket.right, TicketRight::Write { .. }) {
+            return Err(Error::new(Code::Denied, "the ticket is not for writing"));
+        }
+        let view = self.views.now();
+        let holders = view.holders(&hash);
+        if !holders.contains(&self.id) {
+            let why = format!("chunk {hash} does not belong on node {}", self.id);
+            return Err(Error::new(Code::Redirect, why));
+        }
+        let epoch = view.newest_epoch();
+        let others = holders.iter().copied().filter(|node| *node != self.id);
+        let mut forwards: Vec<Forward> = others
+            .map(|node| self.forward(node, hash, len, epoch))
+            .collect();
+        let stored = self.store(hash, len, stream, &mut forwards).await;
+        // The others hear of the end even where this node's own part failed.
+        forwards.iter_mut().for_each(|forward| forward.pieces = None);
+        stored?;
+        let needed = ack.needed(holders.len());
+        self.gather(hash, view, forwards, needed).await
+    }
+
+    /// Takes a chunk that another node passes on, or copies.
+    pub(super) async fn take_copy(
+        self: &Arc<Self>,
+        hash: ChunkHash,
+        len: u32,
+        epoch: Epoch,
+        stream: &mut Stream,
+    ) -> Result<()> {
+        let view = self.views.now();
+        if epoch < view.newest_epoch() && !view.rings.is_open(epoch) {
+            let why = format!("epoch {epoch} of the ring is closed");
+            return Err(Error::new(Code::Conflict, why));
+        }
+        self.store(hash, len, stream, &mut []).await
+    }
+
+    /// Stores a chunk whose bytes come on a stream, and passes them on as they come. Returns when
+    /// they are verified and durable here.
+    async fn store(
+        &self,
+        hash: ChunkHash,
+        len: u32,
+        stream: &mut Stream,
+        forwards: &mut [Forward],
+    ) -> Result<()> {
+        if len == 0 || u64::from(len) > CHUNK_BYTES_MAX {
+            return Err(Error::usage(format!(
+                "a chunk has 1 to {CHUNK_BYTES_MAX} bytes"
+            )));
+        }
+        // To the end: what is taken for stored must not go while it is.
+        let _held = self.garbage.pins.hold(hash).await;
+        self.must_have_space()?;
+        let mut writer = self.chunks.begin(hash, u64::from(len)).await?;
+        // The writer holds memory and a place of the store: its bytes must not trickle.
+        let arriving = take_bytes(&mut writer, len, stream, forwards);
+        match tokio::time::timeout(arrival_max(u64::from(len)), arriving).await {
+            Ok(taken) => taken?,
+            Err(_) => {
+                let error = format!("the {len} bytes of chunk {hash} came too slowly");
+                return Err(Error::unavailable(error).hint("try again"));
+            }
+        }
+        writer.finish().await
+    }
+
+    /// Begins to pass a chunk on.
+    fn forward(&self, node: NodeId, hash: ChunkHash, len: u32, epoch: Epoch) -> Forward {
+        let (pieces, receive) = mpsc::channel(PIECES_WAITING);
+        let (tell, done) = oneshot::channel();
+        let peers = self.peers.clone();
+        let task = async move {
+            let call = PeerCall::PutChunk { hash, len, epoch };
+            // Whoever gave up waiting needs no answer.
+            let _ = tell.send(pass_on(&peers, node, &call, len, receive).await);
+        };
+        self.env.spawn.spawn("pass a chunk on", Box::pin(task));
+        Forward {
+            node,
+            pieces: Some(pieces),
+            done,
+        }
+    }
+
+    /// Waits for enough copies beside the one here; looks for other nodes where some fail.
+    async fn gather(
+        self: &Arc<Self>,
+        hash: ChunkHash,
+        view: Arc<View>,
+        forwards: Vec<Forward>,
+        needed: usize,
+    ) -> Result<u32> {
+        let mut waiting: FuturesUnordered<_> = forwards
+            .into_iter()
+            .map(|forward| async move {
+                let stopped = || Err(Error::unavailable("the node is stopping"));
+                (forward.node, forward.done.await.unwrap_or_else(|_| stopped()))
+            })
+            .collect();
+        let (mut copies, mut silent) = (1, Vec::new());
+        let mut last = None;
+        while copies < needed {
+            match waiting.next().await {
+                Some((_, Ok(()))) => copies += 1,
+                Some((node, Err(error))) => {
+                    tracing::debug!(%node, %hash, %error, "a holder did not take a chunk");
+                    silent.push(node);
+                    last = Some(error);
+                }
+                None => break,
+            }
+        }
+        for node in view.replacements(&hash, &silent) {
+            if copies >= needed {
+                break;
+            }
+            match self.copy_to(node, hash).await {
+                Ok(()) => copies += 1,
+                Err(error) => last = Some(error),
+            }
+        }
+        if !silent.is_empty() {
+            self.repairs.missed(&silent);
+        }
+        if copies >= needed {
+            let node = self.clone();
+            let rest = async move {
+                while let Some((other, done)) = waiting.next().await {
+                    if let Err(error) = done {
+                        tracing::debug!(node = %other, %hash, %error, "a copy is missing");
+                        node.repairs.missed(&[other]);
+                    }
+                }
+            };
+            self.env.spawn.spawn("late copies", Box::pin(rest));
+            return Ok(u32::try_from(copies).unwrap_or(u32::MAX));
+        }
+        let why = last.map_or_else(String::new, |error| format!(" ({})", error.message));
+        Err(Error::unavailable(format!(
+            "chunk {hash} is durable on {copies} of the {needed} nodes that were asked for{why}"
+        ))
+        .hint("try again, or ask for fewer with --ack"))
+    }
+
+    /// Copies a chunk that is stored here to another node.
+    pub(super) async fn copy_to(&self, node: NodeId, hash: ChunkHash) -> Result<()> {
+        let mut reader = self.chunks.open_read(hash).await?;
+        let len = u32::try_from(reader.chunk_len()).map_err(|_| Error::failed("a chunk over 4 GiB"))?;
+        let epoch = self.views.now().newest_epoch();
+        let mut forward = self.forward(node, hash, len, epoch);
+        while let Some(bytes) = reader.next(PIECE_BYTES).await? {
+            offer(&mut forward, bytes).await;
+        }
+        forward.pieces = None;
+        let stopped = |_| Error::unavailable("the node is stopping");
+        forward.done.await.map_err(stopped)?
+    }
+
+    /// Sends a range of a chunk to another node, verified as it is read.
+    pub(super) async fn give_copy(
+        self: &Arc<Self>,
+        hash: ChunkHash,
+        range: (u64, u64),
+        stream: &mut Stream,
+    ) -> Result<()> {
+        let len = range.1 as u32;
+        let head = codec::encode(&PeerAnswer::Chunk { len });
+        let failed = |error| codec::encode(&PeerAnswer::Failed(error));
+        self.send_range(hash, range, head, failed, stream)
+            .await
+            .map(drop)
+    }
+
+    /// Fetches a whole chunk from whoever has it and stores it here.
+    ///
+    /// # Errors
+    /// `not_found` or `corrupt` when every node that may have it said so; else why the last one
+    /// could not be asked.
+    pub(super) async fn fetch(self: &Arc<Self>, hash: ChunkHash, len: u32) -> Result<()> {
+        let view = self.views.now();
+        let mut readers = view.readers(&hash);
+        readers.retain(|node| *node != self.id);
+        // Others after those that should have it: a copy may have been put elsewhere.
+        let rest = view.members().map(|node| node.node);
+        let rest = rest.filter(|node| *node != self.id && !readers.contains(node));
+        let rest: Vec<NodeId> = rest.take(REPLACEMENTS_MAX).collect();
+        readers.extend(rest);
+        let mut last = Error::not_found(format!("no other node has chunk {hash}"));
+        for node in readers {
+            match self.fetch_from(node, hash, len).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    let passing = error.code == Code::Unavailable || error.code == Code::NoSpace;
+                    let kept = last.code == Code::Unavailable;
+                    if passing || !kept {
+                        last = error;
+                    }
+                    if last.code == Code::NoSpace {
+                        return Err(last);
+                    }
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch_from(&self, node: NodeId, hash: ChunkHash, len: u32) -> Result<()> {
+        let call = PeerCall::GetChunk {
+            hash,
+            offset: 0,
+            len,
+        };
+        let mut stream = within(SILENT_AFTER, self.peers.open(node)).await?;
+        within(SILENT_AFTER, stream.send_frame(&codec::encode(&call))).await?;
+        stream.finish()?;
+        let frame = within(HOLD_TIMEOUT, stream.recv_frame()).await?;
+        let frame = frame.ok_or_else(|| Error::unavailable("the node closed the stream"))?;
+        match codec::decode(&frame)? {
+            PeerAnswer::Chunk { len: given } if given == len => {}
+            PeerAnswer::Failed(error) => return Err(error),
+            other => return Err(odd(&other)),
+        }
+        self.store(hash, len, &mut stream, &mut []).await
+    }
+
+    /// Which of these chunks are here, for a node that is about to have them referred to: counts
+    /// as their arrival (see `garbage`).
+    pub(super) async fn hold_here(
+        &self,
+        hashes: Vec<ChunkHash>,
+        verify: bool,
+    ) -> Result<Vec<Option<u64>>> {
+        let mut held = Vec::with_capacity(hashes.len());
+        for hash in &hashes {
+            held.push(self.garbage.pins.hold(*hash).await);
+        }
+        let mut stored = Vec::with_capacity(hashes.len());
+        if !verify {
+            stored = self.chunks.have_many(hashes).await?;
+        } else {
+            for hash in hashes {
+                stored.push(self.chunks.confirm(hash).await?);
+            }
+        }
+        drop(held);
+        Ok(stored)
+    }
+
+    /// On how many of their holders these chunks are durable with their lengths; they stay there
+    /// for the grace time. In the order asked.
+    pub(super) async fn hold_everywhere(
+        self: &Arc<Self>,
+        wanted: &[(ChunkHash, Option<u64>)],
+        verify: bool,
+    ) -> Result<Vec<Held>> {
+        let view = self.views.now();
+        let mut asked: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
+        let mut counts = Vec::with_capacity(wanted.len());
+        for (at, (hash, _)) in wanted.iter().enumerate() {
+            let holders = view.holders(hash);
+            counts.push(Held {
+                copies: 0,
+                holders: holders.len(),
+            });
+            for node in holders {
+                asked.entry(node).or_default().push(at);
+            }
+        }
+        let mut questions: FuturesUnordered<_> = asked
+            .into_iter()
+            .map(|(node, places)| async move {
+                let hashes = places.iter().map(|at| wanted[*at].0).collect();
+                let held = self.hold_at(node, hashes, verify).await;
+                (node, places, held)
+            })
+            .collect();
+        let mut first_error = None;
+        while let Some((node, places, held)) = questions.next().await {
+            match held {
+                Ok(held) => {
+                    for (at, len) in places.into_iter().zip(held) {
+                        let expected = wanted[at].1;
+                        let fits = len.is_some() && (expected.is_none() || len == expected);
+                        counts[at].copies += usize::from(fits);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%node, %error, "a holder could not be asked");
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        match first_error {
+            Some(error) if counts.iter().all(|held| held.copies == 0) && !counts.is_empty() => {
+                Err(error)
+            }
+            _ => Ok(counts),
+        }
+    }
+
+    async fn hold_at(
+        &self,
+        node: NodeId,
+        hashes: Vec<ChunkHash>,
+        verify: bool,
+    ) -> Result<Vec<Option<u64>>> {
+        if node == self.id {
+            return self.hold_here(hashes, verify).await;
+        }
+        let count = hashes.len();
+        let mut all = Vec::with_capacity(count);
+        for part in hashes.chunks(HAVE_HASHES_MAX) {
+            let call = PeerCall::Hold {
+                hashes: part.to_vec(),
+                verify,
+            };
+            match self.peers.call(node, &call, HOLD_TIMEOUT).await? {
+                PeerAnswer::Held(held) if held.len() == part.len() => all.extend(held),
+                other => return Err(odd(&other)),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Which of these chunks are on as many of their holders as `ack` wants, for a user who proved
+    /// that he references them. To say so counts as their arrival.
+    pub(super) async fn pin(
+        self: &Arc<Self>,
+        caller: &Caller,
+        ticket: &Ticket,
+        hashes: Vec<(ChunkHash, Mac)>,
+        ack: Ack,
+    ) -> Result<Answer> {
+        if hashes.len() > HAVE_HASHES_MAX {
+            return Err(Error::usage(format!(
+                "more than {HAVE_HASHES_MAX} hashes in one request"
+            )));
+        }
+        let now = self.ticket_time();
+        let mut wanted = Vec::with_capacity(hashes.len());
+        for (hash, mac) in hashes {
+            self.tickets
+                .check_chunk(ticket, &caller.user, &hash, mac, now)?;
+            wanted.push((hash, None));
+        }
+        let held = self.hold_everywhere(&wanted, true).await?;
+        let enough = |held: Held| held.copies >= ack.needed(held.holders);
+        Ok(Answer::Pinned(held.into_iter().map(enough).collect()))
+    }
+}
+
+/// How well a chunk is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Holders that have it.
+    pub copies: usize,
+    /// Nodes that should.
+    pub holders: usize,
+}
+
+/// Hands a writer exactly the bytes that were announced, and the other holders too.
+async fn take_bytes(
+    writer: &mut ChunkWriter,
+    len: u32,
+    stream: &mut Stream,
+    forwards: &mut [Forward],
+) -> Result<()> {
+    let mut left = len as usize;
+    while left > 0 {
+        let Some(bytes) = stream.recv_bytes(left.min(MIB as usize)).await? else {
+            let got = len as usize - left;
+            return Err(Error::usage(format!(
+                "the chunk's bytes ended early ({got} of {len})"
+            )));
+        };
+        left -= bytes.len();
+        for forward in forwards.iter_mut() {
+            offer(forward, bytes.clone()).await;
+        }
+        writer.write(&bytes).await?;
+    }
+    Ok(())
+}
+
+/// Hands one piece to a forward, unless it has failed or is silent.
+async fn offer(forward: &mut Forward, bytes: Bytes) {
+    if let Some(pieces) = &forward.pieces {
+        let sent = tokio::time::timeout(SILENT_AFTER, pieces.send(bytes)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            forward.pieces = None;
+        }
+    }
+}
+
+/// One chunk to another node, as its pieces come; returns when it is durable there.
+async fn pass_on(
+    peers: &Peers,
+    node: NodeId,
+    call: &PeerCall,
+    len: u32,
+    mut pieces: mpsc::Receiver<Bytes>,
+) -> Result<()> {
+    let mut left = len as usize;
+    let mut stream = within(SILENT_AFTER, peers.open(node)).await?;
+    within(SILENT_AFTER, stream.send_frame(&codec::encode(call))).await?;
+    while let Some(bytes) = pieces.recv().await {
+        left = left.saturating_sub(bytes.len());
+        if let Err(error) = within(SILENT_AFTER, stream.send_bytes(bytes)).await {
+            // A node that refuses stops reading and says why.
+            return match within(SILENT_AFTER, stream.recv_frame()).await {
+                Ok(Some(frame)) => match codec::decode(&frame)? {
+                    PeerAnswer::Failed(reason) => Err(reason),
+                    _ => Err(error),
+                },
+                _ => Err(error),
+            };
+        }
+    }
+    if left > 0 {
+        // The stream is reset: what came is no chunk.
+        return Err(Error::unavailable("the chunk's bytes ended early"));
+    }
+    let frame = within(DURABLE_WITHIN, stream.recv_frame()).await?;
+    let frame = frame.ok_or_else(|| Error::unavailable("the node closed the stream"))?;
+    match codec::decode(&frame)? {
+        PeerAnswer::Done => Ok(()),
+        PeerAnswer::Failed(error) => Err(error),
+        other => Err(odd(&other)),
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::unavailable(format!("no progress within {limit:?}"))),
+    }
+}
+

@@ -1,0 +1,94 @@
+//! Joining a cluster as a new node: with a token and no certificate, before anything else of the
+//! node exists. Called by `open` on an empty directory; and the same for a user, by `cmd`.
+
+use crate::cluster::{JoinToken, KeyRequest};
+use crate::codec;
+use crate::env::Env;
+use crate::error::{Code, Error, Result};
+use crate::net::{ALPN_JOIN, ClientTls, Endpoint};
+use crate::proto::{JoinAnswer, JoinRequest, JoinWhat, Joined};
+use crate::types::{CaPin, Credentials, SubjectKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+/// One attempt at one address.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// Attempts in all: a root group that elects its leader is back within a second.
+const ROUNDS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Spends a token at one of the addresses; the credentials, and what the cluster said.
+///
+/// # Errors
+/// `denied` for a token that is wrong, used or expired, or addresses of another cluster than the
+/// token's; `unavailable` when none answers.
+pub async fn enter(
+    env: &Env,
+    addresses: &[String],
+    token: &JoinToken,
+    what: JoinWhat,
+) -> Result<(Credentials, Joined)> {
+    let kind = match &what {
+        JoinWhat::Node { .. } => SubjectKind::Node,
+        JoinWhat::User => SubjectKind::User,
+    };
+    // One key for all attempts: the token is spent on it, and an answer may be lost.
+    let key = KeyRequest::new(&*env.rng)?;
+    let request = JoinRequest {
+        token: token.id(),
+        secret: *token.secret(),
+        request: key.request_der().to_vec(),
+        what,
+    };
+    let frame = codec::encode(&request);
+    let mut failures = Vec::new();
+    for round in 0..ROUNDS {
+        if round > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        failures.clear();
+        for address in addresses {
+            match ask(env, address, token.pin(), &frame).await {
+                Ok(joined) => {
+                    if CaPin::of(&joined.ca) != token.pin() {
+                        return Err(Error::new(
+                            Code::Denied,
+                            "the cluster answered with another CA than the token's",
+                        ));
+                    }
+                    let credentials = key.into_credentials(&joined.certificate, &joined.ca, kind)?;
+                    return Ok((credentials, joined));
+                }
+                Err(error) if error.code == Code::Unavailable || error.code.is_retryable() => {
+                    failures.push(format!("{address}: {}", error.message));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Err(
+        Error::unavailable(format!("no node lets us in ({})", failures.join("; ")))
+            .hint("check the address, and that `dfs serve` runs there and UDP reaches it"),
+    )
+}
+
+async fn ask(env: &Env, address: &str, pin: CaPin, frame: &[u8]) -> Result<Joined> {
+    let to = super::peers::resolve(env, address).await?;
+    let listen: SocketAddr = match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let endpoint = Endpoint::bind(env, listen, None).await?;
+    let asked = async {
+        let tls = ClientTls::pinned(pin);
+        let connection = endpoint.connect(to, ALPN_JOIN, &tls, ATTEMPT).await?;
+        let answer = connection.call(frame, ATTEMPT).await?;
+        match codec::decode(&answer)? {
+            JoinAnswer::Joined(joined) => Ok(joined),
+            JoinAnswer::Failed(error) => Err(error),
+        }
+    };
+    let answered = asked.await;
+    endpoint.close(Duration::ZERO).await;
+    answered
+}

@@ -1,0 +1,264 @@
+//! Takes care of the members of every group that this node leads: growth, replacement, spreading.
+//! What to do is decided by `members` (pure); this does one step at a time. Also: asks of its own
+//! replicas that hear nothing whether they are still members.
+
+use super::Node;
+use super::members::{Known, Replica, Step};
+use super::peers::odd;
+use super::registry::Running;
+use crate::error::{Code, Error, Result};
+use crate::proto::{PeerAnswer, PeerCall};
+use crate::raft::RaftGroup;
+use crate::root::{RootCommand, RootDone};
+use crate::types::{GroupId, NodeId, ReplicaId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the members of a group are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// A step that is asked of another node may take so long.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// A learner with no more than this many entries to go has caught up.
+const CAUGHT_UP_ENTRIES: u64 = 1_000;
+/// A learner that has not moved for so long, on a node that is online, is made anew.
+const LEARNER_STUCK: Duration = Duration::from_secs(600);
+/// A replica that hears of no leader for so long asks whether it is still a member.
+const UNHEARD: Duration = Duration::from_secs(20);
+
+/// Looks after the groups until the process ends.
+pub(super) async fn run(node: Arc<Node>) {
+    let mut unheard: BTreeMap<GroupId, Duration> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        for (group, running) in node.groups.all() {
+            if running.raft().is_leader() {
+                unheard.remove(&group);
+                match node.look_after(group, running.raft()).await {
+                    Ok(()) => {}
+                    Err(error) if error.code.is_retryable() => {}
+                    Err(error) => {
+                        tracing::warn!(%group, %error, "the group's members stay as they are");
+                    }
+                }
+            } else if let Err(error) = node.doubt(group, &running, &mut unheard).await {
+                tracing::debug!(%group, %error, "not known whether this replica is a member");
+            }
+        }
+    }
+}
+
+impl Node {
+    /// One step for one group.
+    async fn look_after(self: &Arc<Self>, group: GroupId, raft: &Arc<RaftGroup>) -> Result<()> {
+        let members = raft.members();
+        if members.joint {
+            return Ok(());
+        }
+        let Some(progress) = raft.progress() else {
+            return Ok(());
+        };
+        let status = raft.status();
+        let view = self.views.now();
+        let broken = self.broken_replicas(group);
+        let now = self.env.clock.now();
+        let voters = members.voters.iter().map(|member| (member, true));
+        let learners = members.learners.iter().map(|member| (member, false));
+        let replicas: Vec<Replica> = voters
+            .chain(learners)
+            .map(|((id, node), votes)| {
+                let progress = progress.get(id);
+                let matched = progress.map_or(0, |progress| progress.matched.0);
+                let stuck = !votes && self.is_stuck(group, *id, matched, now);
+                Replica {
+                    id: *id,
+                    node: *node,
+                    votes,
+                    caught_up: *id == status.replica
+                        || matched > 0 && status.last.saturating_sub(matched) <= CAUGHT_UP_ENTRIES,
+                    broken: broken.contains(id) || stuck && view.online.contains(node),
+                }
+            })
+            .collect();
+        let mut loads = BTreeMap::new();
+        for place in &view.groups {
+            for (_, node) in place.voters.iter().chain(&place.learners) {
+                *loads.entry(*node).or_default() += 1;
+            }
+        }
+        let known = Known {
+            replicas: &replicas,
+            leader: status.replica,
+            nodes: &view.cluster.nodes,
+            online: &self.online(),
+            offline: &view.offline,
+            loads: &loads,
+        };
+        match known.next() {
+            None => Ok(()),
+            Some(step) => self.step(group, raft, &replicas, step).await,
+        }
+    }
+
+    async fn step(
+        self: &Arc<Self>,
+        group: GroupId,
+        raft: &Arc<RaftGroup>,
+        replicas: &[Replica],
+        step: Step,
+    ) -> Result<()> {
+        tracing::info!(%group, ?step, "members");
+        match step {
+            Step::AddLearner(node) => {
+                let replica = match self.root_command(RootCommand::NextReplica).await? {
+                    RootDone::Replica(replica) => replica,
+                    other => return Err(Error::failed(format!("no replica id ({other:?})"))),
+                };
+                let call = PeerCall::CreateReplica { group, replica };
+                match self.peers.call(node, &call, STEP_TIMEOUT).await? {
+                    PeerAnswer::Done => raft.add_learner(replica, node).await,
+                    other => Err(odd(&other)),
+                }
+            }
+            Step::RemoveLearner(replica) => {
+                raft.remove_learner(replica).await?;
+                self.tell_removed(group, replicas, &BTreeSet::from([replica]));
+                Ok(())
+            }
+            Step::ChangeVoters(voters) => {
+                raft.change_voters(&voters).await?;
+                let gone: BTreeSet<ReplicaId> = replicas
+                    .iter()
+                    .map(|replica| replica.id)
+                    .filter(|id| !voters.contains(id))
+                    .collect();
+                self.tell_removed(group, replicas, &gone);
+                self.beat_now.notify_one();
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells nodes that replicas of theirs are no members any more. Who does not hear it asks.
+    fn tell_removed(
+        self: &Arc<Self>,
+        group: GroupId,
+        replicas: &[Replica],
+        gone: &BTreeSet<ReplicaId>,
+    ) {
+        for replica in replicas.iter().filter(|replica| gone.contains(&replica.id)) {
+            let (node, to, id) = (self.clone(), replica.node, replica.id);
+            let tell = async move {
+                let told = match to == node.id {
+                    true => node.groups.remove(group, id).await,
+                    false => {
+                        let call = PeerCall::RemoveReplica { group, replica: id };
+                        node.peers.call(to, &call, STEP_TIMEOUT).await.map(drop)
+                    }
+                };
+                if let Err(error) = told {
+                    tracing::debug!(%group, replica = %id, %error, "a removed replica was not told");
+                }
+            };
+            self.env.spawn.spawn("tell a removed replica", Box::pin(tell));
+        }
+    }
+
+    /// Replicas of a group whose nodes say that they cannot be used.
+    fn broken_replicas(&self, group: GroupId) -> BTreeSet<ReplicaId> {
+        let view = self.views.now();
+        let place = view.place(group);
+        place
+            .map(|place| place.broken.iter().copied().collect())
+            .unwrap_or_default()
+    }
+
+    fn is_stuck(&self, group: GroupId, replica: ReplicaId, matched: u64, now: Duration) -> bool {
+        let mut seen = self.learners.lock();
+        let last = seen.entry((group, replica)).or_insert((matched, now));
+        if last.0 != matched {
+            *last = (matched, now);
+        }
+        now.saturating_sub(last.1) > LEARNER_STUCK
+    }
+
+    /// A replica that hears of no leader may have been removed without being told.
+    async fn doubt(
+        self: &Arc<Self>,
+        group: GroupId,
+        running: &Running,
+        unheard: &mut BTreeMap<GroupId, Duration>,
+    ) -> Result<()> {
+        let status = running.raft().status();
+        let now = self.env.clock.now();
+        if status.leader.is_some() {
+            unheard.remove(&group);
+            return Ok(());
+        }
+        let since = *unheard.entry(group).or_insert(now);
+        if now.saturating_sub(since) < UNHEARD {
+            return Ok(());
+        }
+        unheard.insert(group, now);
+        let call = PeerCall::IsMember {
+            group,
+            replica: status.replica,
+        };
+        match self.ask_leader(group, &call, STEP_TIMEOUT).await? {
+            PeerAnswer::IsMember(true) => Ok(()),
+            PeerAnswer::IsMember(false) => {
+                tracing::warn!(%group, replica = %status.replica, "this replica was removed");
+                self.groups.remove(group, status.replica).await
+            }
+            other => Err(odd(&other)),
+        }
+    }
+
+    /// A call to the leader of a group, as far as it is known where that is.
+    pub(super) async fn ask_leader(
+        &self,
+        group: GroupId,
+        call: &PeerCall,
+        timeout: Duration,
+    ) -> Result<PeerAnswer> {
+        let own = self.groups.raft(group).and_then(|raft| {
+            let status = raft.status();
+            let leads = |(replica, node): &(ReplicaId, NodeId)| {
+                (status.leader == Some(*replica)).then_some(*node)
+            };
+            status.voters.iter().find_map(leads)
+        });
+        let view = self.views.now();
+        let place = view.place(group);
+        let mut candidates: Vec<NodeId> = own.into_iter().collect();
+        candidates.extend(place.and_then(|place| place.leader));
+        candidates.extend(
+            place
+                .into_iter()
+                .flat_map(|place| place.voters.iter().map(|(_, node)| *node)),
+        );
+        let mut seen = BTreeSet::from([self.id]);
+        candidates.retain(|node| seen.insert(*node));
+        let mut last = Error::unavailable(format!("nobody is known to lead group {group}"));
+        for node in candidates {
+            match self.peers.call(node, call, timeout).await {
+                Err(error) if error.code.is_retryable() || error.code == Code::Unavailable => {
+                    last = error;
+                }
+                answered => return answered,
+            }
+        }
+        Err(last)
+    }
+
+    /// Answers whether a replica is a member: as of a moment that a majority confirms.
+    pub(super) async fn is_member(&self, group: GroupId, replica: ReplicaId) -> Result<bool> {
+        let raft = self.groups.raft(group).ok_or_else(|| {
+            Error::new(Code::Redirect, format!("no replica of group {group} here"))
+        })?;
+        raft.read_barrier().await?;
+        let members = raft.members();
+        let all = members.voters.iter().chain(&members.learners);
+        Ok(all.into_iter().any(|(id, _)| *id == replica))
+    }
+}

@@ -1,0 +1,253 @@
+//! Serves what other nodes ask. Who asks is known by its certificate; that it is a member of the
+//! cluster was checked when it connected.
+
+use super::Node;
+use super::service::reply_frame;
+use crate::codec;
+use crate::error::{Code, Error, Result};
+use crate::net::Stream;
+use crate::proto::{Beat, PeerAnswer, PeerCall, RaftMessage};
+use crate::root;
+use crate::shard::{keys, read};
+use crate::store::overlay::View as StoreView;
+use crate::types::{ChunkHash, Epoch, GroupId, LogIndex, NodeId, ReadLevel};
+use bytes::Bytes;
+use futures::future::join_all;
+use std::sync::Arc;
+
+/// References looked at in one question.
+const WANTED_MAX: u32 = 20_000;
+/// Bytes of log entries in one answer.
+const ENTRIES_BYTES_MAX: usize = 1 << 20;
+
+/// One stream of another node. An error here is the stream's own.
+pub(super) async fn serve(node: Arc<Node>, from: NodeId, stream: &mut Stream) -> Result<()> {
+    let Some(frame) = stream.recv_frame().await? else {
+        return Ok(());
+    };
+    let call = match codec::decode::<PeerCall>(&frame) {
+        Ok(call) => call,
+        Err(error) => {
+            let error = Error::usage(format!("the call cannot be read ({})", error.message));
+            return answer(stream, &PeerAnswer::Failed(error)).await;
+        }
+    };
+    drop(frame);
+    match call {
+        PeerCall::PutChunk { hash, len, epoch } => {
+            let put = Box::pin(node.take_copy(hash, len, epoch, stream)).await;
+            let done = put.map_or_else(PeerAnswer::Failed, |()| PeerAnswer::Done);
+            answer(stream, &done).await
+        }
+        PeerCall::GetChunk { hash, offset, len } => {
+            let range = (u64::from(offset), u64::from(len));
+            Box::pin(node.give_copy(hash, range, stream)).await
+        }
+        PeerCall::Image {
+            group,
+            from: _,
+            to,
+            head,
+            len,
+        } => {
+            let taken = Box::pin(node.take_image((group, to), head, len, stream)).await;
+            let done = taken.map_or_else(PeerAnswer::Failed, PeerAnswer::Image);
+            answer(stream, &done).await
+        }
+        call => {
+            let done = Box::pin(node.answer_peer(from, call)).await;
+            answer(stream, &done.unwrap_or_else(PeerAnswer::Failed)).await
+        }
+    }
+}
+
+async fn answer(stream: &mut Stream, answer: &PeerAnswer) -> Result<()> {
+    let too_long = |error| codec::encode(&PeerAnswer::Failed(error));
+    reply_frame(stream, codec::encode(answer), too_long).await
+}
+
+impl Node {
+    async fn answer_peer(self: &Arc<Self>, from: NodeId, call: PeerCall) -> Result<PeerAnswer> {
+        match call {
+            PeerCall::Meet(life) => {
+                // The other end learns of its newest life even where this one is refused.
+                let yours = self.peers.newest_life(from).max(life);
+                let known = self.peers.meet(from, life);
+                if let Err(error) = known {
+                    tracing::warn!(node = %from, %error, "an overtaken life of a node was here");
+                }
+                let life = self.peers.life();
+                Ok(PeerAnswer::Met { life, yours })
+            }
+            PeerCall::Raft(messages) => Ok(PeerAnswer::Raft(self.take_raft(messages).await)),
+            PeerCall::Beat(beat) => self.serve_beat(from, *beat).await,
+            PeerCall::View { known } => {
+                let root = self.must_lead_root()?;
+                let view = root::view(&root.machine.view()?)?;
+                let newer = view.version > known;
+                Ok(PeerAnswer::View(newer.then(|| Box::new(view))))
+            }
+            PeerCall::Root(command) => {
+                let reply = self.root_command_of(from, &command).await?;
+                Ok(PeerAnswer::Root(codec::encode(&reply).into()))
+            }
+            PeerCall::CreateReplica { group, replica } => {
+                self.groups.create(group, replica).await?;
+                Ok(PeerAnswer::Done)
+            }
+            PeerCall::RemoveReplica { group, replica } => {
+                self.remove_replica(group, replica).await?;
+                Ok(PeerAnswer::Done)
+            }
+            PeerCall::IsMember { group, replica } => {
+                Ok(PeerAnswer::IsMember(self.is_member(group, replica).await?))
+            }
+            PeerCall::Hold { hashes, verify } => {
+                Ok(PeerAnswer::Held(self.hold_here(hashes, verify).await?))
+            }
+            PeerCall::Referenced { group, hashes } => self.referenced(group, hashes).await,
+            PeerCall::Wanted {
+                group,
+                from: first,
+                limit,
+                epoch,
+            } => self.wanted_of(group, from, first, limit, epoch).await,
+            PeerCall::Seal => Ok(PeerAnswer::Seal(self.give_seal(from)?)),
+            PeerCall::Join(request) => Ok(PeerAnswer::Join(self.join_here(request).await)),
+            PeerCall::Renew { request } => {
+                Ok(PeerAnswer::Renewed(self.renew_for(from, &request)?))
+            }
+            PeerCall::Repairs => {
+                let now = self.env.clock.now();
+                Ok(PeerAnswer::Repairs(self.repairs.view(self.id, now)))
+            }
+            PeerCall::Scrub { now } => Ok(PeerAnswer::Scrub(self.scrub(now))),
+            PeerCall::Gc => {
+                let node = self.clone();
+                let census = async move {
+                    if let Err(error) = node.census_now().await {
+                        tracing::warn!(%error, "the census of chunks failed");
+                    }
+                };
+                self.env.spawn.spawn("census asked for", Box::pin(census));
+                Ok(PeerAnswer::Done)
+            }
+            PeerCall::Beats => {
+                let root = self.must_lead_root()?;
+                root.raft.read_barrier().await?;
+                Ok(PeerAnswer::Beats(self.heard_here()))
+            }
+            PeerCall::ReadIndex(group) => Ok(PeerAnswer::ReadIndex(self.read_index(group).await?)),
+            PeerCall::Entries { group, from, to } => self.entries(group, from, to).await,
+            PeerCall::PutChunk { .. } | PeerCall::GetChunk { .. } | PeerCall::Image { .. } => {
+                unreachable!("calls with raw bytes are served above")
+            }
+        }
+    }
+
+    /// Messages of one other node to replicas here, all at once.
+    async fn take_raft(&self, messages: Vec<RaftMessage>) -> Vec<Option<Bytes>> {
+        let taken = messages.into_iter().map(|message| async move {
+            let raft = self.groups.raft(message.group)?;
+            let answered = raft.receive(message.bytes).await;
+            answered
+                .inspect_err(|error| tracing::debug!(group = %message.group, %error, "a message"))
+                .ok()
+        });
+        join_all(taken).await
+    }
+
+    async fn serve_beat(&self, from: NodeId, beat: Beat) -> Result<PeerAnswer> {
+        let root = self.must_lead_root()?;
+        self.peers.heard(from, beat.life);
+        let answer = self.take_beat(&root, from, beat).await?;
+        Ok(PeerAnswer::Beat(answer))
+    }
+
+    /// Removes a replica that its group says is no member: asked again, so that nobody's word
+    /// alone takes a copy away.
+    async fn remove_replica(
+        self: &Arc<Self>,
+        group: GroupId,
+        replica: crate::types::ReplicaId,
+    ) -> Result<()> {
+        let call = PeerCall::IsMember { group, replica };
+        let timeout = crate::limits::REQUEST_TIMEOUT;
+        match self.ask_leader(group, &call, timeout).await? {
+            PeerAnswer::IsMember(false) => self.groups.remove(group, replica).await,
+            PeerAnswer::IsMember(true) => Err(Error::new(
+                Code::Conflict,
+                format!("replica {replica} is a member of group {group}"),
+            )),
+            other => Err(super::peers::odd(&other)),
+        }
+    }
+
+    /// Which chunks are referenced, as of an entry of the log that was proposed for this question.
+    ///
+    /// Not a read index: an entry that refers to a chunk may be in the leader's log, proposed long
+    /// ago, and not yet committed. It is before this question's entry in every log, so this
+    /// answer sees it, or it is never committed.
+    pub(super) async fn referenced(
+        &self,
+        group: GroupId,
+        hashes: Vec<ChunkHash>,
+    ) -> Result<PeerAnswer> {
+        let shard = self.groups.shard(group)?;
+        shard.proposer.barrier().await?;
+        let read = move |view: &StoreView| {
+            let referenced = hashes.iter().map(|hash| read::is_referenced(view, hash));
+            Ok(PeerAnswer::Referenced {
+                referenced: referenced.collect::<Result<_>>()?,
+                uploads: super::workers::any_in(view, keys::UPLOADS)?,
+            })
+        };
+        shard.read(ReadLevel::Linearizable, read).await
+    }
+
+    /// Referenced chunks that a node should hold under an epoch.
+    pub(super) async fn wanted_of(
+        &self,
+        group: GroupId,
+        who: NodeId,
+        from: ChunkHash,
+        limit: u32,
+        epoch: Epoch,
+    ) -> Result<PeerAnswer> {
+        let view = self.views.now();
+        if view.rings.newest_epoch() != epoch {
+            return Err(Error::new(Code::Busy, "the ring is at another epoch here"));
+        }
+        let limit = limit.min(WANTED_MAX) as usize;
+        let shard = self.groups.shard(group)?;
+        let read = move |records: &StoreView| {
+            let page = read::references(records, from, limit)?;
+            let next = page.next;
+            let holds = |hash: &ChunkHash| view.holders(hash).contains(&who);
+            let chunks = page.chunks.into_iter().filter(|(hash, _)| holds(hash));
+            Ok(PeerAnswer::Wanted {
+                chunks: chunks.collect(),
+                next,
+            })
+        };
+        shard.read(ReadLevel::Linearizable, read).await
+    }
+
+    async fn read_index(&self, group: GroupId) -> Result<LogIndex> {
+        let raft = self.groups.raft(group).ok_or_else(|| {
+            Error::new(Code::Redirect, format!("no replica of group {group} here"))
+        })?;
+        raft.read_barrier().await?;
+        Ok(LogIndex(raft.status().applied))
+    }
+
+    /// Entries of this node's log, for a peer whose own are damaged.
+    async fn entries(&self, group: GroupId, from: LogIndex, to: LogIndex) -> Result<PeerAnswer> {
+        let read = self.wal.read(group, from, to, ENTRIES_BYTES_MAX).await?;
+        let entries = read.into_iter().map(|entry| {
+            let at = entry.position;
+            (at.term, at.leader, at.index, entry.payload)
+        });
+        Ok(PeerAnswer::Entries(entries.collect()))
+    }
+}

@@ -1,0 +1,198 @@
+//! The replicas of this node: started at its start or when a group's leader asks for one, ended
+//! when the group has no use for them any more.
+//!
+//! 1. A node has at most one replica of a group.
+//! 2. A replica is in the store, durably, before it takes its first message; its tombstone is
+//!    before it is forgotten.
+//! 3. A replica is made only under an id above every one that the node ever had for the group.
+
+use super::group::{Group, GroupContext, RootGroup};
+use crate::error::{Code, Error, Result};
+use crate::raft::RaftGroup;
+use crate::store::overlay::{ReplicaMark, ReplicaRecord};
+use crate::types::{GroupId, ReplicaId};
+use parking_lot::RwLock;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One replica, as it runs.
+#[derive(Clone)]
+pub enum Running {
+    Root(Arc<RootGroup>),
+    Shard(Arc<Group>),
+}
+
+impl Running {
+    pub fn raft(&self) -> &Arc<RaftGroup> {
+        match self {
+            Running::Root(group) => &group.raft,
+            Running::Shard(group) => &group.raft,
+        }
+    }
+
+    fn end(&self) {
+        match self {
+            Running::Root(group) => group.machine.end(),
+            Running::Shard(group) => group.machine.end(),
+        }
+    }
+}
+
+/// All replicas of a node.
+pub struct Groups {
+    context: GroupContext,
+    running: RwLock<BTreeMap<GroupId, Running>>,
+    /// Replicas that cannot be used any more, and why.
+    broken: RwLock<BTreeMap<GroupId, (ReplicaId, String)>>,
+    /// Held while a replica is made or removed.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Groups {
+    pub fn new(context: GroupContext) -> Arc<Groups> {
+        Arc::new(Groups {
+            context,
+            running: RwLock::default(),
+            broken: RwLock::default(),
+            changing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Starts every replica that the store has.
+    ///
+    /// # Errors
+    /// `corrupt` when log and state do not fit together.
+    pub async fn start_all(&self) -> Result<()> {
+        for record in self.context.store.replicas() {
+            if self.broken.read().contains_key(&record.group) {
+                continue;
+            }
+            self.start(record.group, record.replica).await?;
+        }
+        Ok(())
+    }
+
+    /// Marks a replica as one that must be replaced; it is not started.
+    pub fn give_up(&self, group: GroupId, replica: ReplicaId, why: String) {
+        tracing::error!(%group, %replica, %why, "a replica must be replaced");
+        self.broken.write().insert(group, (replica, why));
+    }
+
+    async fn start(&self, group: GroupId, replica: ReplicaId) -> Result<()> {
+        let running = match group {
+            GroupId::ROOT => Running::Root(RootGroup::start(&self.context, replica).await?),
+            _ => Running::Shard(Group::start(&self.context, group, replica).await?),
+        };
+        self.running.write().insert(group, running);
+        Ok(())
+    }
+
+    /// Every running replica, by group.
+    pub fn all(&self) -> Vec<(GroupId, Running)> {
+        let running = self.running.read();
+        running.iter().map(|(id, one)| (*id, one.clone())).collect()
+    }
+
+    /// Replicas that must be replaced.
+    pub fn broken(&self) -> Vec<(GroupId, ReplicaId, String)> {
+        let broken = self.broken.read();
+        let one = |(group, (replica, why)): (&GroupId, &(ReplicaId, String))| {
+            (*group, *replica, why.clone())
+        };
+        broken.iter().map(one).collect()
+    }
+
+    pub fn raft(&self, group: GroupId) -> Option<Arc<RaftGroup>> {
+        let running = self.running.read();
+        running.get(&group).map(|one| one.raft().clone())
+    }
+
+    pub fn root(&self) -> Option<Arc<RootGroup>> {
+        match self.running.read().get(&GroupId::ROOT) {
+            Some(Running::Root(group)) => Some(group.clone()),
+            _ => None,
+        }
+    }
+
+    /// The replica of a shard.
+    ///
+    /// # Errors
+    /// `redirect` when this node has none.
+    pub fn shard(&self, id: GroupId) -> Result<Arc<Group>> {
+        match self.running.read().get(&id) {
+            Some(Running::Shard(group)) => Ok(group.clone()),
+            _ => Err(Error::new(
+                Code::Redirect,
+                format!("this node has no replica of shard {id}"),
+            )),
+        }
+    }
+
+    /// Makes an empty replica, which an image is to fill. Durable when it returns; repeating it
+    /// does nothing.
+    ///
+    /// # Errors
+    /// `conflict` for an id that is not above those that were here (rule 3).
+    pub async fn create(&self, group: GroupId, replica: ReplicaId) -> Result<()> {
+        let _one = self.changing.lock().await;
+        let store = &self.context.store;
+        let known = store.replica(group).map(|(now, _)| now.replica);
+        if known == Some(replica) {
+            return Ok(());
+        }
+        let highest = known.max(store.tombstone(group)?);
+        if highest.is_some_and(|highest| highest >= replica) {
+            let why = format!("replica {replica} of group {group} is no newer than those before");
+            return Err(Error::new(Code::Conflict, why));
+        }
+        if known.is_some() {
+            self.forget(group).await?;
+        }
+        let slot = store.fresh_slot(&self.context.env).await?;
+        let record = ReplicaRecord {
+            group,
+            replica,
+            slot,
+            mark: ReplicaMark::default(),
+        };
+        store.add_empty(&self.context.env, record).await?;
+        self.start(group, replica).await
+    }
+
+    /// Ends a replica and forgets it: its group has said that it is no member.
+    ///
+    /// # Errors
+    /// What the disk says. Another replica than the one that is here is left alone.
+    pub async fn remove(&self, group: GroupId, replica: ReplicaId) -> Result<()> {
+        let _one = self.changing.lock().await;
+        let known = self.context.store.replica(group);
+        if known.is_none_or(|(now, _)| now.replica != replica) {
+            return Ok(());
+        }
+        self.forget(group).await
+    }
+
+    /// Rule 2. The log is forgotten last: what is left of it without a replica does no harm.
+    async fn forget(&self, group: GroupId) -> Result<()> {
+        let running = self.running.write().remove(&group);
+        if let Some(running) = running {
+            running.end();
+            running.raft().shutdown().await?;
+        }
+        let env = &self.context.env;
+        self.context.store.remove_replica(env, group).await?;
+        self.context.wal.remove_group(group).await?;
+        self.broken.write().remove(&group);
+        tracing::info!(%group, "a replica was removed from this node");
+        Ok(())
+    }
+
+    /// Ends all replicas in order.
+    pub async fn shutdown(&self) -> Result<()> {
+        let all = std::mem::take(&mut *self.running.write());
+        for one in all.values() {
+            one.raft().shutdown().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,382 @@
+//! Keeps on this node the chunks that belong here: asks the shards what is referenced, fetches
+//! what is missing, lets go of what belongs elsewhere. Movement after a change of the ring, repair
+//! after the loss of a node or of a copy, and the count of what is missing are one thing.
+//!
+//! A **pass** goes through all chunks that this node should hold under the newest epoch, in order
+//! of their hashes. It begins anew when the epoch or the set of silent nodes changes. A pass that
+//! found everything, or fetched it, settles the epoch for this node: the root group's leader closes
+//! older epochs when all nodes have said so.
+//!
+//! # Surplus
+//! A copy that is here and does not belong here goes only after every holder has confirmed its
+//! own, which keeps that for the grace time; and only if nobody has used it here for that long.
+
+use super::Node;
+use super::peers::odd;
+use super::view::View;
+use crate::error::{Code, Error, Result};
+use crate::proto::{PeerAnswer, PeerCall, RepairView};
+use crate::store::chunks;
+use crate::types::{ChunkHash, Epoch, GroupId, NodeId};
+use futures::StreamExt;
+use futures::stream;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How often the ring is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// A pass follows at the latest so long after the last.
+const PASS_EVERY: Duration = Duration::from_secs(600);
+/// After a pass that left something missing.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// After a hint that a copy is missing somewhere: many come at once.
+const HINT_AFTER: Duration = Duration::from_secs(1);
+/// References asked for at once.
+const PAGE: u32 = 10_000;
+/// Stored chunks looked at at once for surplus.
+const SURPLUS_PAGE: usize = 1_024;
+/// Chunks fetched at once: enough to keep several other nodes busy, few enough to leave room for
+/// users' work.
+const FETCHES: usize = 4;
+/// One question.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A surplus copy stays so long after its last use.
+const SURPLUS_GRACE: Duration = Duration::from_secs(60);
+/// After a pass that left surplus copies because they were too young.
+const SURPLUS_AGAIN: Duration = Duration::from_secs(20);
+/// Chunks that are fetched at once because a reader met damage; more wait for the next pass.
+const URGENT_MAX: usize = 1_024;
+
+/// How far this node is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    wanted: u64,
+    missing: u64,
+    lost: u64,
+    surplus: u64,
+    copied: u64,
+    copied_bytes: u64,
+    /// When the last whole pass ended.
+    counted: Option<Duration>,
+    running: bool,
+    settled: Epoch,
+}
+
+/// What the node knows of its own copies.
+#[derive(Default)]
+pub struct Repairs {
+    progress: Mutex<Progress>,
+    urgent: Mutex<Vec<ChunkHash>>,
+    hinted: AtomicBool,
+    wake: Notify,
+}
+
+impl Repairs {
+    /// Copies that belong on these nodes were not made.
+    pub fn missed(&self, nodes: &[NodeId]) {
+        if !nodes.is_empty() {
+            self.hinted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A copy that belongs here was not there, or damaged.
+    pub fn urgent(&self, hash: ChunkHash) {
+        let mut urgent = self.urgent.lock();
+        if urgent.len() < URGENT_MAX && !urgent.contains(&hash) {
+            urgent.push(hash);
+        }
+        self.wake.notify_one();
+    }
+
+    /// Begin a pass now.
+    pub fn now(&self) {
+        self.hinted.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// The newest epoch under which everything that belongs here was here.
+    pub fn settled(&self) -> Epoch {
+        self.progress.lock().settled
+    }
+
+    /// For operators.
+    pub fn view(&self, node: NodeId, now: Duration) -> RepairView {
+        let progress = *self.progress.lock();
+        let ago = |at| u64::try_from(now.saturating_sub(at).as_millis()).unwrap_or(u64::MAX);
+        RepairView {
+            node,
+            wanted: progress.wanted,
+            missing: progress.missing,
+            lost: progress.lost,
+            surplus: progress.surplus,
+            copied: progress.copied,
+            copied_bytes: progress.copied_bytes,
+            counted_ms_ago: progress.counted.map(ago),
+            running: progress.running,
+        }
+    }
+}
+
+/// What a pass is made under; another one makes it worthless.
+#[derive(Clone, PartialEq, Eq)]
+struct Terms {
+    epoch: Epoch,
+    offline: std::collections::BTreeSet<NodeId>,
+}
+
+impl Terms {
+    fn of(view: &View) -> Terms {
+        Terms {
+            epoch: view.newest_epoch(),
+            offline: view.offline.clone(),
+        }
+    }
+}
+
+/// What one pass found.
+#[derive(Clone, Copy, Default)]
+struct Pass {
+    wanted: u64,
+    missing: u64,
+    lost: u64,
+    surplus: u64,
+}
+
+/// Repairs until the process ends.
+pub(super) async fn run(node: Arc<Node>) {
+    let mut done: Option<Terms> = None;
+    let mut next = Duration::ZERO;
+    loop {
+        // A hint wakes earlier.
+        let _ = tokio::time::timeout(LOOK, node.repairs.wake.notified()).await;
+        node.fetch_urgent().await;
+        let now = node.env.clock.now();
+        if node.repairs.hinted.swap(false, Ordering::Relaxed) {
+            next = next.min(now + HINT_AFTER);
+        }
+        let terms = Terms::of(&node.views.now());
+        if done.as_ref() == Some(&terms) && now < next {
+            continue;
+        }
+        node.repairs.progress.lock().running = true;
+        let passed = node.pass(&terms).await;
+        node.repairs.progress.lock().running = false;
+        let now = node.env.clock.now();
+        match passed {
+            Ok(pass) => {
+                next = now
+                    + match (pass.missing, pass.surplus) {
+                        (0, 0) => PASS_EVERY,
+                        (0, _) => SURPLUS_AGAIN,
+                        _ => AGAIN_AFTER,
+                    };
+                done = Some(terms);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a pass over this node's chunks broke off");
+                next = now + LOOK;
+                done = None;
+            }
+        }
+    }
+}
+
+impl Node {
+    /// One pass; `Err` when it could not be finished under its terms.
+    async fn pass(self: &Arc<Self>, terms: &Terms) -> Result<Pass> {
+        let mut pass = Pass::default();
+        for group in self.shards() {
+            let mut from = Some(ChunkHash([0; 32]));
+            while let Some(start) = from {
+                if Terms::of(&self.views.now()) != *terms {
+                    return Err(Error::new(Code::Busy, "the ring has changed"));
+                }
+                let (chunks, next) = self.wanted_here(group, start, terms.epoch).await?;
+                from = next;
+                self.have_all(chunks, &mut pass).await?;
+            }
+        }
+        {
+            let now = self.env.clock.now();
+            let mut progress = self.repairs.progress.lock();
+            progress.wanted = pass.wanted;
+            progress.missing = pass.missing;
+            progress.lost = pass.lost;
+            progress.counted = Some(now);
+            if pass.missing == 0 {
+                progress.settled = progress.settled.max(terms.epoch);
+            }
+        }
+        if pass.missing == 0 {
+            self.beat_now.notify_one();
+            pass.surplus = self.drop_surplus(terms).await?;
+        }
+        Ok(pass)
+    }
+
+    /// The shards there are.
+    fn shards(&self) -> Vec<GroupId> {
+        vec![GroupId::FIRST]
+    }
+
+    async fn wanted_here(
+        self: &Arc<Self>,
+        group: GroupId,
+        from: ChunkHash,
+        epoch: Epoch,
+    ) -> Result<(Vec<(ChunkHash, u32)>, Option<ChunkHash>)> {
+        let leads = self.groups.raft(group).is_some_and(|raft| raft.is_leader());
+        let answer = match leads {
+            true => self.wanted_of(group, self.id, from, PAGE, epoch).await?,
+            false => {
+                let call = PeerCall::Wanted {
+                    group,
+                    from,
+                    limit: PAGE,
+                    epoch,
+                };
+                self.ask_leader(group, &call, ASK_TIMEOUT).await?
+            }
+        };
+        match answer {
+            PeerAnswer::Wanted { chunks, next } => Ok((chunks, next)),
+            other => Err(odd(&other)),
+        }
+    }
+
+    /// Sees that these chunks are here, fetching those that are not.
+    async fn have_all(
+        self: &Arc<Self>,
+        chunks: Vec<(ChunkHash, u32)>,
+        pass: &mut Pass,
+    ) -> Result<()> {
+        pass.wanted += chunks.len() as u64;
+        let hashes = chunks.iter().map(|(hash, _)| *hash).collect();
+        let stored = self.chunks.have_many(hashes).await?;
+        let missing: Vec<(ChunkHash, u32)> = chunks
+            .into_iter()
+            .zip(stored)
+            .filter(|((_, len), stored)| *stored != Some(u64::from(*len)))
+            .map(|(chunk, _)| chunk)
+            .collect();
+        let mut fetches = stream::iter(missing)
+            .map(|(hash, len)| async move { (len, self.fetch(hash, len).await, hash) })
+            .buffer_unordered(FETCHES);
+        while let Some((len, fetched, hash)) = fetches.next().await {
+            let mut progress = self.repairs.progress.lock();
+            match fetched {
+                Ok(()) => {
+                    progress.copied += 1;
+                    progress.copied_bytes += u64::from(len);
+                }
+                Err(error) => {
+                    pass.missing += 1;
+                    let lost = matches!(error.code, Code::NotFound | Code::Corrupt);
+                    pass.lost += u64::from(lost);
+                    tracing::debug!(%hash, %error, "a chunk could not be fetched");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches what readers missed here.
+    async fn fetch_urgent(self: &Arc<Self>) {
+        let urgent = std::mem::take(&mut *self.repairs.urgent.lock());
+        for hash in urgent {
+            if let Err(error) = self.fetch_known(hash).await {
+                tracing::warn!(%hash, %error, "a damaged copy could not be replaced; again later");
+                self.repairs.hinted.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Fetches a chunk whose length is not known here.
+    async fn fetch_known(self: &Arc<Self>, hash: ChunkHash) -> Result<()> {
+        if self.chunks.have(hash).await?.is_some() {
+            return Ok(());
+        }
+        let readers = self.views.now().readers(&hash);
+        let mut last = Error::not_found(format!("no other node has chunk {hash}"));
+        for node in readers.into_iter().filter(|node| *node != self.id) {
+            let call = PeerCall::Hold {
+                hashes: vec![hash],
+                verify: false,
+            };
+            match self.peers.call(node, &call, ASK_TIMEOUT).await {
+                Ok(PeerAnswer::Held(held)) => {
+                    let len = held.first().copied().flatten();
+                    if let Some(len) = len.and_then(|len| u32::try_from(len).ok()) {
+                        self.fetch(hash, len).await?;
+                        let mut progress = self.repairs.progress.lock();
+                        progress.copied += 1;
+                        progress.copied_bytes += u64::from(len);
+                        return Ok(());
+                    }
+                }
+                Ok(other) => last = odd(&other),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Lets go of copies that belong elsewhere and are there.
+    /// How many are left: they were used not long ago.
+    async fn drop_surplus(self: &Arc<Self>, terms: &Terms) -> Result<u64> {
+        let mut from = Some(ChunkHash([0; 32]));
+        let mut left = 0;
+        while let Some(start) = from {
+            let view = self.views.now();
+            if Terms::of(&view) != *terms {
+                return Ok(left);
+            }
+            let as_of = self.env.clock.now();
+            let page = self.chunks.list(start, None, SURPLUS_PAGE).await?;
+            let last = page.last().filter(|_| page.len() >= SURPLUS_PAGE);
+            from = last.and_then(|(hash, _)| chunks::after(*hash));
+            let foreign: Vec<(ChunkHash, Option<u64>)> = page
+                .into_iter()
+                .filter(|(hash, _)| !view.holders(hash).contains(&self.id))
+                .map(|(hash, len)| (hash, Some(len)))
+                .collect();
+            left += foreign.len() as u64;
+            if !foreign.is_empty() {
+                left -= self.drop_foreign(foreign, as_of).await?;
+            }
+        }
+        self.repairs.progress.lock().surplus = left;
+        Ok(left)
+    }
+
+    async fn drop_foreign(
+        self: &Arc<Self>,
+        foreign: Vec<(ChunkHash, Option<u64>)>,
+        as_of: Duration,
+    ) -> Result<u64> {
+        let old: Vec<_> = foreign
+            .into_iter()
+            .filter(|(hash, _)| self.garbage.pins.is_old(hash, as_of, SURPLUS_GRACE))
+            .collect();
+        if old.is_empty() {
+            return Ok(0);
+        }
+        let held = self.hold_everywhere(&old, false).await?;
+        let mut dropped = 0;
+        for ((hash, _), held) in old.into_iter().zip(held) {
+            if held.holders == 0 || held.copies < held.holders {
+                continue;
+            }
+            let Some(claim) = self.garbage.pins.claim(hash, as_of, SURPLUS_GRACE) else {
+                continue;
+            };
+            self.chunks.remove(hash).await?;
+            drop(claim);
+            dropped += 1;
+        }
+        Ok(dropped)
+    }
+}

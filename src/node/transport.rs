@@ -1,0 +1,192 @@
+//! Raft's messages over the connections between nodes. One message carries what waited for the
+//! same node; heartbeats of all groups wait a little for each other and travel together.
+
+use super::images;
+use super::peers::{Peers, odd};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::limits::{MIB, RAFT_MESSAGES_MAX};
+use crate::proto::{PeerAnswer, PeerCall, RaftMessage};
+use crate::raft::{CutImage, PeerTransport, Urgency};
+use crate::types::{GroupId, NodeId, ReplicaId};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// How long heartbeats wait for others to the same node: a fraction of their interval.
+const HEARTBEATS_WAIT: Duration = Duration::from_millis(15);
+/// Bytes of one message between nodes: below a frame's limit with one more entry.
+const GATHERED_BYTES_MAX: usize = 4 * MIB as usize;
+/// Messages to one node that wait; beyond it the sender is told that the node is not reachable.
+const QUEUED_MAX: usize = 4_096;
+/// Messages on their way to one node at once: appends of different groups wait for different
+/// disks.
+const IN_FLIGHT_MAX: usize = 64;
+
+type Answer = oneshot::Sender<Result<Bytes>>;
+
+struct Waiting {
+    message: RaftMessage,
+    timeout: Duration,
+    answer: Answer,
+}
+
+/// The queues to one node.
+#[derive(Clone)]
+struct Queues {
+    now: mpsc::Sender<Waiting>,
+    heartbeats: mpsc::Sender<Waiting>,
+}
+
+/// [`PeerTransport`] over [`Peers`].
+pub struct Transport {
+    env: Env,
+    peers: Arc<Peers>,
+    queues: Mutex<BTreeMap<NodeId, Queues>>,
+}
+
+impl Transport {
+    /// `env` runs its tasks.
+    pub fn new(env: Env, peers: Arc<Peers>) -> Arc<Transport> {
+        Arc::new(Transport {
+            env,
+            peers,
+            queues: Mutex::default(),
+        })
+    }
+
+    fn queues(&self, node: NodeId) -> Queues {
+        let mut all = self.queues.lock();
+        let made = all.entry(node).or_insert_with(|| Queues {
+            now: self.queue(node, Duration::ZERO),
+            heartbeats: self.queue(node, HEARTBEATS_WAIT),
+        });
+        made.clone()
+    }
+
+    fn queue(&self, node: NodeId, wait: Duration) -> mpsc::Sender<Waiting> {
+        let (send, receive) = mpsc::channel(QUEUED_MAX);
+        let carry = carry(self.env.clone(), self.peers.clone(), node, wait, receive);
+        self.env.spawn.spawn("raft messages", Box::pin(carry));
+        send
+    }
+}
+
+impl PeerTransport for Transport {
+    fn call(
+        &self,
+        node: NodeId,
+        group: GroupId,
+        _from: ReplicaId,
+        to: ReplicaId,
+        message: Bytes,
+        urgency: Urgency,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Bytes>> {
+        Box::pin(async move {
+            let queues = self.queues(node);
+            let queue = match urgency {
+                Urgency::Now => queues.now,
+                Urgency::Heartbeat => queues.heartbeats,
+            };
+            let (answer, receive) = oneshot::channel();
+            let message = RaftMessage {
+                group,
+                to,
+                bytes: message,
+            };
+            let waiting = Waiting {
+                message,
+                timeout,
+                answer,
+            };
+            let full = |_| Error::unavailable(format!("too many messages wait for node {node}"));
+            queue.try_send(waiting).map_err(full)?;
+            let dropped = |_| Error::unavailable("the node is stopping");
+            receive.await.map_err(dropped)?
+        })
+    }
+
+    fn send_image<'a>(
+        &'a self,
+        node: NodeId,
+        group: GroupId,
+        from: ReplicaId,
+        to: ReplicaId,
+        head: Bytes,
+        image: &'a CutImage,
+    ) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(images::send(
+            &self.env,
+            &self.peers,
+            node,
+            (group, from, to),
+            head,
+            &image.file,
+        ))
+    }
+}
+
+/// Takes what waits for one node and sends it, until the transport is gone.
+async fn carry(
+    env: Env,
+    peers: Arc<Peers>,
+    node: NodeId,
+    wait: Duration,
+    mut queue: mpsc::Receiver<Waiting>,
+) {
+    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    while let Some(first) = queue.recv().await {
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        let permit = in_flight.clone().acquire_owned().await;
+        let permit = permit.expect("never closed");
+        let mut bytes = first.message.bytes.len();
+        let mut batch = vec![first];
+        while batch.len() < RAFT_MESSAGES_MAX
+            && bytes < GATHERED_BYTES_MAX
+            && let Ok(more) = queue.try_recv()
+        {
+            bytes += more.message.bytes.len();
+            batch.push(more);
+        }
+        let peers = peers.clone();
+        let sending = async move {
+            send(&peers, node, batch).await;
+            drop(permit);
+        };
+        env.spawn.spawn("raft message", Box::pin(sending));
+    }
+}
+
+async fn send(peers: &Peers, node: NodeId, batch: Vec<Waiting>) {
+    let timeout = batch.iter().map(|waiting| waiting.timeout).max();
+    let timeout = timeout.unwrap_or_default();
+    let mut messages = Vec::with_capacity(batch.len());
+    let mut answers = Vec::with_capacity(batch.len());
+    for waiting in batch {
+        messages.push(waiting.message);
+        answers.push(waiting.answer);
+    }
+    let answered = peers.call(node, &PeerCall::Raft(messages), timeout).await;
+    let failed = match answered {
+        Ok(PeerAnswer::Raft(replies)) if replies.len() == answers.len() => {
+            for (answer, reply) in answers.into_iter().zip(replies) {
+                let missing = || Error::unavailable(format!("no such replica on node {node}"));
+                // Whoever gave up waiting needs no answer.
+                let _ = answer.send(reply.ok_or_else(missing));
+            }
+            return;
+        }
+        Ok(other) => odd(&other),
+        Err(error) => error,
+    };
+    for answer in answers {
+        let _ = answer.send(Err(failed.clone()));
+    }
+}
