@@ -212,5 +212,6 @@ macro_rules! targets {
 
 targets! {
     wire_call wire_answer request raft_message commands records shard_state root_command
-    log_segment pack chunk_file image identity certificate config names
+    log_segment pack chunk_file image identity certificate
+    certificate_request sealed_authority config names
 }

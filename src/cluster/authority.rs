@@ -2,14 +2,15 @@
 //! Called by `node` at the first start. May not decide who gets a certificate.
 
 use super::files::{pem_of, pem_to_der};
+use super::keys::{key_pair, new_key};
+use super::request::RequestedKey;
 use crate::env::Rng;
 use crate::error::{Error, Result};
 use crate::types::{ClusterId, Credentials, Subject, WallTime, cluster_of};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType, SerialNumber,
+    Issuer, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
-use rustls_pki_types::PrivatePkcs8KeyDer;
 use std::net::IpAddr;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -26,10 +27,6 @@ pub const ADMIN_DAYS: u32 = 365;
 /// same name; the two modules do not see each other.)
 const NODE_SERVER_NAME: &str = "node.dfs";
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
-/// DER of an Ed25519 private key (RFC 8410, PKCS #8 version 1) up to its 32 bytes.
-const ED25519_PKCS8_HEAD: [u8; 16] = [
-    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
 
 /// From when to when a certificate holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,24 +126,55 @@ impl Authority {
         validity: Validity,
         addresses: &[String],
     ) -> Result<Credentials> {
+        let key = new_key(rng);
+        let pair = key_pair(&key)?;
+        let certificate = self.certify(&pair, subject, serial, validity, addresses)?;
+        Ok(Credentials {
+            chain: vec![certificate],
+            key,
+            ca: self.certificate.clone(),
+        })
+    }
+
+    /// Makes a certificate (DER) for the key of a PKCS #10 request (DER, any bytes). Nothing else
+    /// that the request asks for is looked at; the rest is as in [`Authority::issue`].
+    ///
+    /// # Errors
+    /// `usage` when it is not a request that its key has signed, or the key is not Ed25519; else
+    /// as [`Authority::issue`].
+    pub fn sign_request(
+        &self,
+        request: &[u8],
+        subject: &Subject,
+        serial: u64,
+        validity: Validity,
+        addresses: &[String],
+    ) -> Result<Vec<u8>> {
+        let key = RequestedKey::read(request)?;
+        self.certify(&key, subject, serial, validity, addresses)
+    }
+
+    fn certify(
+        &self,
+        key: &impl PublicKeyData,
+        subject: &Subject,
+        serial: u64,
+        validity: Validity,
+        addresses: &[String],
+    ) -> Result<Vec<u8>> {
         subject.check()?;
         if serial == 0 {
             return Err(Error::usage("bad serial number of a certificate (0)"));
         }
-        let key = new_key(rng);
         let mut params = leaf_params(subject, self.cluster, addresses)?;
         set_validity(&mut params, validity)?;
         params.serial_number = Some(SerialNumber::from(serial));
         let ca = ca_params(self.cluster);
         let issuer = Issuer::from_params(&ca, key_pair(&self.key)?);
         let certificate = params
-            .signed_by(&key_pair(&key)?, &issuer)
+            .signed_by(key, &issuer)
             .map_err(|e| failed("sign a certificate", &e))?;
-        Ok(Credentials {
-            chain: vec![certificate.der().to_vec()],
-            key,
-            ca: self.certificate.clone(),
-        })
+        Ok(certificate.der().to_vec())
     }
 
     /// New credentials for the same subject when less than a third of `days` is left of the old
@@ -276,18 +304,6 @@ fn set_validity(params: &mut CertificateParams, validity: Validity) -> Result<()
     params.not_before = date(validity.not_before)?;
     params.not_after = date(validity.not_after)?;
     Ok(())
-}
-
-fn new_key(rng: &dyn Rng) -> Zeroizing<Vec<u8>> {
-    let mut der = Zeroizing::new(ED25519_PKCS8_HEAD.to_vec());
-    der.resize(ED25519_PKCS8_HEAD.len() + 32, 0);
-    rng.fill(&mut der[ED25519_PKCS8_HEAD.len()..]);
-    der
-}
-
-fn key_pair(der: &[u8]) -> Result<KeyPair> {
-    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), &PKCS_ED25519)
-        .map_err(|_| Error::corrupt("malformed private key (not Ed25519 in PKCS #8)"))
 }
 
 fn failed(what: &str, error: &rcgen::Error) -> Error {

@@ -14,23 +14,40 @@
 //! |---|---|---|
 //! | `DIR/node` | which node of which cluster the data directory is; written last | [`NodeMeta`] |
 //! | `DIR/node.dfs` | the node's certificate and key, the CA's certificate | [`NodeFiles`] |
-//! | `DIR/ca.dfs` | the CA with its key; only on the node that made the cluster | [`Authority`] |
+//! | `DIR/ca.seal` | the key that opens the sealed CA; never in images and backups | [`Seal`] |
+//! | `DIR/ca.dfs` | the CA with its key, as directories had it before there was a seal | [`Authority`] |
 //! | `DIR/lock` | held by the process that uses the directory | [`DirLock`] |
 //! | `DIR/admin.dfs`, `~/.config/dfs/identity.dfs` | a client's identity | [`Identity`] |
 //!
-//! These are read once, before anything else runs, with plain file calls; a simulated node is
+//! **Joining.** Whoever wants a certificate keeps his key: he sends a request that the key has
+//! signed ([`KeyRequest`]) and gets a certificate back. What lets a stranger ask is a token
+//! ([`JoinToken`]): it names the CA that he must find at the other end and holds a secret of which
+//! the cluster keeps a hash. A token is spent on a key ([`request_key_hash`]), so that one whose
+//! answer was lost may ask again with the same request.
+//!
+//! **The CA's key** is kept by the cluster as sealed bytes ([`Seal`]), so that it outlives any one
+//! directory and yet stands in no image, log or backup in clear.
+//!
+//! The files are read once, before anything else runs, with plain file calls; a simulated node is
 //! handed the values instead.
 
 mod authority;
 mod files;
 mod identity;
+mod keys;
 mod lock;
 mod node_files;
+mod request;
+mod seal;
+mod token;
 
 pub use authority::{ADMIN_DAYS, Authority, CA_DAYS, NODE_DAYS, Validity};
 pub use identity::{Identity, Installed, default_identity_path, install_at, install_for_user};
 pub use lock::DirLock;
 pub use node_files::{NodeFiles, NodeMeta, prepare_dir};
+pub use request::{KeyRequest, REQUEST_BYTES_MAX, request_key_hash};
+pub use seal::{SEALED_BYTES_MAX, Seal};
+pub use token::{JoinToken, join_secret_hash};
 
 /// Repeatable randomness for tests.
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::authority::Authority;
 use super::files::{
     CredentialsText, FORMAT, from_text, malformed, read_text, sync_dir, to_text, write_private,
 };
+use super::seal::{FILE as SEAL, Seal};
 use crate::error::{Error, Result};
 use crate::types::{ClusterId, Credentials, NodeId, Subject};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,14 @@ const CREDENTIALS: &str = "node.dfs";
 const AUTHORITY: &str = "ca.dfs";
 const WHAT: &str = "data directory";
 /// What a directory may hold before `node` is written: a first start that was cut off.
-const BEFORE_META: [&str; 5] = [CREDENTIALS, AUTHORITY, "lock", "admin.dfs", "first-start"];
+const BEFORE_META: [&str; 6] = [
+    CREDENTIALS,
+    AUTHORITY,
+    SEAL,
+    "lock",
+    "admin.dfs",
+    "first-start",
+];
 
 /// What only a node that has begun has.
 const STORES: [&str; 7] = [
@@ -41,8 +49,11 @@ pub struct NodeMeta {
 pub struct NodeFiles {
     pub meta: NodeMeta,
     pub credentials: Credentials,
-    /// Only on the node that made the cluster.
+    /// The CA in clear: only in a directory that an older dfs made, until it is sealed
+    /// ([`NodeFiles::forget_authority`]).
     pub authority: Option<Authority>,
+    /// Opens the CA that the cluster keeps; `None` on a node that was not given it.
+    pub seal: Option<Seal>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -110,6 +121,9 @@ impl NodeFiles {
             });
             write_private(&dir.join(AUTHORITY), &text)?;
         }
+        if let Some(seal) = &self.seal {
+            seal.save(dir)?;
+        }
         self.write_credentials(dir)?;
         self.write_meta(dir)
     }
@@ -122,6 +136,28 @@ impl NodeFiles {
             credentials: CredentialsText::new(&self.credentials),
         });
         write_private(&dir.join(CREDENTIALS), &text)
+    }
+
+    /// Keeps the seal that the node was given.
+    pub fn keep_seal(&mut self, dir: &Path, seal: Seal) -> Result<()> {
+        seal.save(dir)?;
+        self.seal = Some(seal);
+        Ok(())
+    }
+
+    /// Removes the CA in clear, durably. To be called when the cluster keeps it sealed, and not
+    /// before.
+    pub fn forget_authority(&mut self, dir: &Path) -> Result<()> {
+        let path = dir.join(AUTHORITY);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &path, &e));
+            }
+            _ => {}
+        }
+        sync_dir(dir)?;
+        self.authority = None;
+        Ok(())
     }
 
     /// Replaces `DIR/node` (another zone or rack).
@@ -163,6 +199,7 @@ impl NodeFiles {
             meta,
             credentials: node.credentials.read(&path)?,
             authority: load_authority(dir, &what)?,
+            seal: Seal::load(dir)?,
         };
         files.check(dir)?;
         Ok(Some(files))
@@ -253,6 +290,7 @@ mod tests {
             },
             credentials,
             authority: Some(authority),
+            seal: None,
         }
     }
 
@@ -274,6 +312,43 @@ mod tests {
             files.authority.as_ref().unwrap().certificate()
         );
         assert_eq!(files.create(&dir).unwrap_err().code, Code::Exists);
+    }
+
+    #[test]
+    fn a_node_has_the_ca_or_the_seal_or_neither() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let mut joined = NodeFiles {
+            authority: None,
+            ..files(1)
+        };
+        joined.create(dir).unwrap();
+        let mut again = NodeFiles::load(dir).unwrap().unwrap();
+        assert!(again.authority.is_none() && again.seal.is_none());
+        let seal = Seal::create(&test_rng(7));
+        again.keep_seal(dir, seal.clone()).unwrap();
+        let again = NodeFiles::load(dir).unwrap().unwrap();
+        assert_eq!(again.seal.unwrap().key(), seal.key());
+        // A first start that wrote the seal and was cut off begins again, with another seal.
+        std::fs::remove_file(dir.join(META)).unwrap();
+        assert!(NodeFiles::load(dir).unwrap().is_none());
+        joined.seal = Some(Seal::create(&test_rng(8)));
+        joined.create(dir).unwrap();
+        let again = NodeFiles::load(dir).unwrap().unwrap();
+        assert_eq!(again.seal.unwrap().key(), joined.seal.unwrap().key());
+    }
+
+    #[test]
+    fn the_ca_in_clear_is_gone_once_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = files(1);
+        files.create(dir.path()).unwrap();
+        for _ in 0..2 {
+            files.forget_authority(dir.path()).unwrap();
+            assert!(files.authority.is_none());
+        }
+        let again = NodeFiles::load(dir.path()).unwrap().unwrap();
+        assert!(again.authority.is_none());
     }
 
     #[test]

@@ -47,6 +47,18 @@ pub const TARGETS: &[Target] = &[
     target("image", disk::image, disk::images, 1_000),
     target("identity", text::identity, text::identities, 500),
     target("certificate", text::certificate, text::certificates, 2_000),
+    target(
+        "certificate_request",
+        text::certificate_request,
+        text::certificate_requests,
+        1_000,
+    ),
+    target(
+        "sealed_authority",
+        text::sealed_authority,
+        text::sealed_authorities,
+        2_000,
+    ),
     target("config", text::config, text::configs, 2_000),
     target("names", text::names, text::name_samples, 2_000),
 ];

@@ -1,6 +1,8 @@
 //! What people and other programs write as text: identities, certificates, settings, names.
 
-use crate::cluster::{Authority, Identity, Validity};
+use crate::cluster::{
+    Authority, Identity, JoinToken, KeyRequest, Seal, Validity, request_key_hash,
+};
 use crate::config::{self, Config, units};
 use crate::env::sim::SeededRng;
 use crate::types::{
@@ -22,14 +24,23 @@ pub(super) fn identity(bytes: &[u8]) {
     }
 }
 
+const CLUSTER: ClusterId = ClusterId([9; 16]);
+
+fn validity() -> Validity {
+    Validity::days(WallTime(1_790_000_000_000), 365)
+}
+
+fn authority() -> Authority {
+    Authority::create(&SeededRng::new(1), CLUSTER, validity()).expect("a CA of these values")
+}
+
+fn subject() -> Subject {
+    Subject::user("ann", "staff", true).expect("good names")
+}
+
 fn credentials() -> Credentials {
-    let rng = SeededRng::new(1);
-    let validity = Validity::days(WallTime(1_790_000_000_000), 365);
-    let authority = Authority::create(&rng, ClusterId([9; 16]), validity);
-    let authority = authority.expect("a CA of these values");
-    let subject = Subject::user("ann", "staff", true).expect("good names");
-    authority
-        .issue(&rng, &subject, 7, validity, &[])
+    authority()
+        .issue(&SeededRng::new(2), &subject(), 7, validity(), &[])
         .expect("a certificate of these values")
 }
 
@@ -52,6 +63,37 @@ pub(super) fn certificate(bytes: &[u8]) {
 pub(super) fn certificates() -> Vec<Vec<u8>> {
     let mut credentials = credentials();
     vec![credentials.chain.swap_remove(0), credentials.ca]
+}
+
+/// What is not refused becomes a certificate of what was asked for, whoever asked.
+pub(super) fn certificate_request(bytes: &[u8]) {
+    let hash = request_key_hash(bytes);
+    let signed = authority().sign_request(bytes, &subject(), 7, validity(), &[]);
+    assert_eq!(hash.is_ok(), signed.is_ok());
+    if let Ok(der) = signed {
+        let facts = CertificateFacts::read(&der).expect("made a moment ago");
+        assert_eq!((facts.subject, facts.serial), (subject(), 7));
+    }
+}
+
+pub(super) fn certificate_requests() -> Vec<Vec<u8>> {
+    let request = KeyRequest::new(&SeededRng::new(3)).expect("a request");
+    vec![request.request_der().to_vec()]
+}
+
+/// Nobody without the seal makes anything that opens.
+pub(super) fn sealed_authority(bytes: &[u8]) {
+    if let Ok(opened) = seal().open(CLUSTER, bytes) {
+        assert_eq!(opened.certificate(), authority().certificate());
+    }
+}
+
+pub(super) fn sealed_authorities() -> Vec<Vec<u8>> {
+    vec![seal().seal(&SeededRng::new(4), &authority())]
+}
+
+fn seal() -> Seal {
+    Seal::from_key(&[7; 32])
 }
 
 pub(super) fn config(bytes: &[u8]) {
@@ -80,7 +122,7 @@ pub(super) fn configs() -> Vec<Vec<u8>> {
     .into()
 }
 
-/// Names, paths, subjects, sizes, durations, addresses. What is accepted comes back as itself.
+/// Names, paths, subjects, tokens, sizes, durations, addresses. What is accepted comes back as itself.
 pub(super) fn names(bytes: &[u8]) {
     let text = &*text_of(bytes);
     if let Ok(path) = DfsPath::parse(text) {
@@ -97,6 +139,10 @@ pub(super) fn names(bytes: &[u8]) {
     }
     if let Ok(subject) = Subject::parse(text) {
         assert_eq!(subject.to_string(), text);
+    }
+    if let Ok(token) = JoinToken::parse(text) {
+        let again = JoinToken::parse(&token.to_string()).expect("a token");
+        assert!(again.matches(&token.secret_hash()));
     }
     if let Ok(size) = units::parse_size(text) {
         assert_eq!(
@@ -126,6 +172,7 @@ pub(super) fn name_samples() -> Vec<Vec<u8>> {
     let long = "/x".repeat(255);
     let hash = ChunkHash([0xab; 32]).to_string();
     let signs = "+a".repeat(32);
+    let token = JoinToken::create(&SeededRng::new(1), 7, b"ca").to_string();
     [
         "/",
         "/a//b/../c",
@@ -144,6 +191,7 @@ pub(super) fn name_samples() -> Vec<Vec<u8>> {
         "rack-1",
         &hash,
         &signs,
+        &token,
         "..",
         "18446744073709551615h",
     ]

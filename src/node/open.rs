@@ -177,6 +177,7 @@ fn new_node(env: &Env, settings: &ServerSettings) -> Result<NodeFiles> {
         meta,
         credentials,
         authority: Some(authority),
+        seal: None,
     })
 }
 

@@ -168,6 +168,20 @@ bytes_id! {
     Mac(16)
 }
 
+bytes_id! {
+    /// The beginning of the BLAKE3 of a CA's certificate: how one who has a token knows the
+    /// cluster before he has its CA.
+    CaPin(16)
+}
+
+impl CaPin {
+    /// Of a CA's certificate: DER.
+    pub fn of(ca: &[u8]) -> Self {
+        let hash = blake3::hash(ca);
+        CaPin(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+    }
+}
+
 impl ChunkHash {
     pub fn of(bytes: &[u8]) -> Self {
         ChunkHash(*blake3::hash(bytes).as_bytes())

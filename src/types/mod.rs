@@ -10,9 +10,9 @@ mod subject;
 pub use attrs::{Ack, Content, DirTotals, FileAttrs, Kind, Precondition, ReadLevel, Replacement};
 pub use credentials::{CertificateFacts, Credentials, cluster_of};
 pub use ids::{
-    ChunkHash, ClusterId, ContentId, DirVersion, Epoch, FileVersion, GroupId, Inode, Lane,
+    CaPin, ChunkHash, ClusterId, ContentId, DirVersion, Epoch, FileVersion, GroupId, Inode, Lane,
     LogIndex, Mac, NodeId, OpSeq, ReplicaId, Revision, SessionId, ShardTime, Slot, UploadId,
     WallTime,
 };
 pub use path::{DfsPath, Name};
-pub use subject::Subject;
+pub use subject::{Subject, SubjectKind};

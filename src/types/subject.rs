@@ -23,7 +23,21 @@ pub enum Subject {
     },
 }
 
+/// What kind of holder a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SubjectKind {
+    Node,
+    User,
+}
+
 impl Subject {
+    pub fn kind(&self) -> SubjectKind {
+        match self {
+            Subject::Node(_) => SubjectKind::Node,
+            Subject::User { .. } => SubjectKind::User,
+        }
+    }
+
     /// A user, with names checked.
     ///
     /// # Errors
