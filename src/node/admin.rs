@@ -8,7 +8,7 @@ use crate::cluster::JoinToken;
 use crate::error::{Code, Error, Result};
 use crate::limits::COPIES;
 use crate::proto::{
-    AdminAnswer, AdminCall, LocatedChunk, MemberView, NodeState, PeerAnswer, PeerCall, PlanView,
+    AdminAnswer, AdminCall, LocatedChunk, Look, MemberView, NodeState, PeerAnswer, PeerCall, PlanView,
     RingView, ShareView, TokenRole, UserView,
 };
 use crate::ring::{self, Ring};
@@ -272,7 +272,7 @@ impl Node {
             let owners = view.holders(&chunk.hash);
             let mut present = Vec::new();
             for node in &owners {
-                let held = self.hold_at(*node, vec![chunk.hash], false).await;
+                let held = self.hold_at(*node, vec![chunk.hash], Look::Present).await;
                 if held.is_ok_and(|held| held.first().copied().flatten().is_some()) {
                     present.push(*node);
                 }

@@ -3,12 +3,12 @@
 
 use super::Node;
 use crate::error::Result;
-use crate::proto::FsckReport;
+use crate::proto::{FsckReport, Look};
 use crate::shard::records::ManifestPage;
 use crate::shard::{self, keys, records};
 use crate::store::SlotRead;
 use crate::store::overlay::View;
-use crate::types::{ChunkHash, DfsPath, ReadLevel};
+use crate::types::{ChunkHash, DfsPath, GroupId, ReadLevel};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -23,20 +23,26 @@ impl Node {
     /// Checks the shard that holds `path`, and its chunks; with `chunks` every byte of them.
     pub(super) async fn fsck(self: &Arc<Self>, path: DfsPath, chunks: bool) -> Result<FsckReport> {
         // A path that is not there is the caller's error, not a finding.
-        self.shard
+        let shard = self.groups.shard(GroupId::FIRST)?;
+        shard
             .read(ReadLevel::Linearizable, move |view| {
                 shard::read::stat(view, &path)
             })
             .await?;
-        let machine = self.shard.machine.clone();
+        let machine = self.groups.shard(GroupId::FIRST)?.machine.clone();
         let mut report = self
             .env
             .run_blocking(move || shard::check::check(&machine.view()?))
             .await?;
         self.check_references(&mut report).await?;
-        let (stored, bytes) = self.chunks.totals();
-        (report.chunks, report.chunk_bytes) = (stored, bytes);
-        report.problems.extend(self.damage_found_at_start());
+        let beats = self.beats_of_all().await?;
+        for (node, _, beat) in &beats {
+            report.chunks += beat.chunks;
+            report.chunk_bytes += beat.chunk_bytes;
+            let told = beat.reasons.iter();
+            let told = told.map(|reason| format!("node {node}: {reason}"));
+            report.problems.extend(told);
+        }
         if chunks {
             report.problems.extend(self.chunks.check().await?.problems);
         }
@@ -52,10 +58,10 @@ impl Node {
 
     /// Every chunk of every manifest is here with its length. Goes on under a new view every few
     /// pages: what is committed meanwhile is as whole as what was there.
-    async fn check_references(&self, report: &mut FsckReport) -> Result<()> {
+    async fn check_references(self: &Arc<Self>, report: &mut FsckReport) -> Result<()> {
         let mut from = keys::table(keys::MANIFESTS);
         loop {
-            let machine = self.shard.machine.clone();
+            let machine = self.groups.shard(GroupId::FIRST)?.machine.clone();
             let start = from.clone();
             let pages = self
                 .env
@@ -67,34 +73,37 @@ impl Node {
             // The first key behind the last one.
             from = [&last[..], &[0]].concat().into();
             for (key, page) in &pages {
-                for chunk in &page.chunks {
-                    let inode = keys::number_at(key, 1).unwrap_or_default();
-                    self.check_chunk(inode, chunk.hash, u64::from(chunk.len), report)
-                        .await?;
-                }
+                let inode = keys::number_at(key, 1).unwrap_or_default();
+                self.check_page(inode, page, report).await?;
             }
         }
     }
 
-    async fn check_chunk(
-        &self,
+    /// Every chunk of a page is on all its holders with its length.
+    async fn check_page(
+        self: &Arc<Self>,
         inode: u64,
-        hash: ChunkHash,
-        len: u64,
+        page: &ManifestPage,
         report: &mut FsckReport,
     ) -> Result<()> {
-        let stored = self.chunks.present(hash).await?;
-        if stored == Some(len) || !self.is_referenced(hash).await? {
-            // Or cleaned up since its page was read.
-            return Ok(());
-        }
-        match stored {
-            Some(stored) => report.problems.push(format!(
-                "inode {inode}: chunk {hash} has {stored} bytes, its manifest says {len}"
-            )),
-            None => report
-                .problems
-                .push(format!("inode {inode}: chunk {hash} is missing")),
+        let wanted: Vec<(ChunkHash, Option<u64>)> = page
+            .chunks
+            .iter()
+            .map(|chunk| (chunk.hash, Some(u64::from(chunk.len))))
+            .collect();
+        let held = self.hold_everywhere(&wanted, Look::Present).await?;
+        for ((hash, _), held) in wanted.into_iter().zip(held) {
+            if held.copies >= held.holders || !self.is_referenced(hash).await? {
+                // Or cleaned up since its page was read.
+                continue;
+            }
+            report.problems.push(match held.copies {
+                0 => format!("inode {inode}: chunk {hash} is missing"),
+                copies => format!(
+                    "inode {inode}: chunk {hash} is on {copies} of {} nodes",
+                    held.holders
+                ),
+            });
         }
         Ok(())
     }
@@ -103,41 +112,8 @@ impl Node {
 impl Node {
     async fn is_referenced(&self, hash: ChunkHash) -> Result<bool> {
         let read = move |view: &View| shard::read::is_referenced(view, &hash);
-        self.shard.read(ReadLevel::Linearizable, read).await
-    }
-
-    /// Of the chunks that the start did not find, those that files refer to.
-    pub(super) async fn find_lost(&self) -> Result<Vec<ChunkHash>> {
-        let mut lost = Vec::new();
-        for &hash in self.chunks.vanished_at_open() {
-            if self.is_referenced(hash).await? {
-                lost.push(hash);
-            }
-        }
-        Ok(lost)
-    }
-
-    /// Why chunks that files refer to cannot be read now.
-    pub(super) async fn lost_chunks(&self) -> Result<Vec<String>> {
-        let id = self.id;
-        let mut reasons = Vec::new();
-        let lost = self.garbage.lost.get().cloned().unwrap_or_default();
-        let stored = self.chunks.have_many(lost).await?;
-        let missing = stored.iter().filter(|stored| stored.is_none()).count();
-        if missing > 0 {
-            reasons.push(format!(
-                "node {id}: {missing} chunks that files need are missing; `dfs fsck` names the \
-                 files, put them again"
-            ));
-        }
-        let damaged = self.chunks.damaged_now();
-        if damaged > 0 {
-            reasons.push(format!(
-                "node {id}: {damaged} stored chunks are damaged; `dfs fsck --chunks` names them, \
-                 put their files again"
-            ));
-        }
-        Ok(reasons)
+        let shard = self.groups.shard(GroupId::FIRST)?;
+        shard.read(ReadLevel::Linearizable, read).await
     }
 
     /// Damage that the start met in the chunk store, told until the next start.

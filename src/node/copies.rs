@@ -16,7 +16,7 @@ use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::limits::{CHUNK_BYTES_MAX, COPIES, HAVE_HASHES_MAX, MIB};
 use crate::net::{Stream, arrival_max};
-use crate::proto::{Answer, PeerAnswer, PeerCall, Ticket, TicketRight};
+use crate::proto::{Answer, Look, PeerAnswer, PeerCall, Ticket, TicketRight};
 use crate::store::chunks::ChunkWriter;
 use crate::types::{Ack, ChunkHash, Epoch, Mac, NodeId};
 use bytes::Bytes;
@@ -322,18 +322,24 @@ impl Node {
     pub(super) async fn hold_here(
         &self,
         hashes: Vec<ChunkHash>,
-        verify: bool,
+        look: Look,
     ) -> Result<Vec<Option<u64>>> {
         let mut held = Vec::with_capacity(hashes.len());
         for hash in &hashes {
             held.push(self.garbage.pins.hold(*hash).await);
         }
         let mut stored = Vec::with_capacity(hashes.len());
-        if !verify {
-            stored = self.chunks.have_many(hashes).await?;
-        } else {
-            for hash in hashes {
-                stored.push(self.chunks.confirm(hash).await?);
+        match look {
+            Look::Known => stored = self.chunks.have_many(hashes).await?,
+            Look::Present => {
+                for hash in hashes {
+                    stored.push(self.chunks.present(hash).await?);
+                }
+            }
+            Look::Read => {
+                for hash in hashes {
+                    stored.push(self.chunks.confirm(hash).await?);
+                }
             }
         }
         drop(held);
@@ -345,7 +351,7 @@ impl Node {
     pub(super) async fn hold_everywhere(
         self: &Arc<Self>,
         wanted: &[(ChunkHash, Option<u64>)],
-        verify: bool,
+        look: Look,
     ) -> Result<Vec<Held>> {
         let view = self.views.now();
         let mut asked: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
@@ -364,7 +370,7 @@ impl Node {
             .into_iter()
             .map(|(node, places)| async move {
                 let hashes = places.iter().map(|at| wanted[*at].0).collect();
-                let held = self.hold_at(node, hashes, verify).await;
+                let held = self.hold_at(node, hashes, look).await;
                 (node, places, held)
             })
             .collect();
@@ -396,17 +402,17 @@ impl Node {
         &self,
         node: NodeId,
         hashes: Vec<ChunkHash>,
-        verify: bool,
+        look: Look,
     ) -> Result<Vec<Option<u64>>> {
         if node == self.id {
-            return self.hold_here(hashes, verify).await;
+            return self.hold_here(hashes, look).await;
         }
         let count = hashes.len();
         let mut all = Vec::with_capacity(count);
         for part in hashes.chunks(HAVE_HASHES_MAX) {
             let call = PeerCall::Hold {
                 hashes: part.to_vec(),
-                verify,
+                look,
             };
             match self.peers.call(node, &call, HOLD_TIMEOUT).await? {
                 PeerAnswer::Held(held) if held.len() == part.len() => all.extend(held),
@@ -437,7 +443,7 @@ impl Node {
                 .check_chunk(ticket, &caller.user, &hash, mac, now)?;
             wanted.push((hash, None));
         }
-        let held = self.hold_everywhere(&wanted, true).await?;
+        let held = self.hold_everywhere(&wanted, Look::Read).await?;
         let enough = |held: Held| held.copies >= ack.needed(held.holders);
         Ok(Answer::Pinned(held.into_iter().map(enough).collect()))
     }

@@ -4,14 +4,21 @@
 
 use super::Node;
 use super::garbage::Garbage;
-use super::group::{Group, GroupContext, RootGroup};
+use super::group::GroupContext;
+use super::identity::Identity;
 use super::metrics::Metrics;
-use super::tail;
+use super::peers::{OnOvertaken, Peers};
+use super::registry::Groups;
 use super::tickets::Tickets;
+use super::transport::Transport;
+use super::view::{self, Views};
+use super::{images, tail};
 use crate::env::{Env, MetaBase};
 use crate::error::{Error, Result};
-use crate::raft::{PeerTransport, Timers, seed_members};
-use crate::root::{self, TicketKey};
+use crate::net::ClientTls;
+use crate::proto::{ClusterView, Life, NodeAddress, NodeInfo, NodeState, RingEpoch};
+use crate::raft::{Timers, members_of, seed_members};
+use crate::root::{self, CaRecord, Seed};
 use crate::shard;
 use crate::shard::records::Settings;
 use crate::store::chunks::{ChunkOptions, ChunkStore};
@@ -19,7 +26,8 @@ use crate::store::overlay::{FoldOptions, MetaStore, ReplicaMark, ReplicaRecord};
 use crate::store::reserve::Reserve;
 use crate::store::wal::{LogPosition, OnFatal, Wal, WalOptions};
 use crate::store::{fail_stop, starts};
-use crate::types::{ClusterId, GroupId, LogIndex, NodeId, ReplicaId, Slot};
+use crate::types::{ClusterId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, ShardTime, Slot};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,9 +44,6 @@ const SEED: LogPosition = LogPosition {
 };
 /// The first administrator.
 pub(super) const ADMIN: &str = "admin";
-/// How long the groups of one node may take to elect themselves.
-const LEADER_WITHIN: Duration = Duration::from_secs(30);
-
 /// The ordered bases of a node.
 pub(super) struct Bases {
     /// Of the groups' records.
@@ -76,25 +81,22 @@ pub(super) struct FirstStart {
     pub node: NodeId,
     /// Of the shard of `/`.
     pub settings: Settings,
+    pub ca: CaRecord,
+    pub zone: String,
+    pub rack: String,
+    pub weight: u32,
 }
 
 /// The opened stores of a node.
 pub(super) struct Core {
-    /// Number of this start.
-    pub start: u64,
+    /// This start.
+    pub life: Life,
     pub wal: Arc<Wal>,
     pub store: Arc<MetaStore>,
     pub chunks: Arc<ChunkStore>,
     pub reserve: Reserve,
-}
-
-/// The groups of a node.
-pub(super) struct Groups {
-    /// What they and the log run on.
-    pub raft_env: Env,
-    pub root: Arc<RootGroup>,
-    /// The shard of `/`.
-    pub shard: Arc<Group>,
+    /// Replicas whose log or state is damaged and that others can replace, and why.
+    broken: Vec<(GroupId, ReplicaId, String)>,
 }
 
 /// Who a node is.
@@ -105,15 +107,27 @@ pub(super) struct Who {
     pub address: String,
     pub zone: String,
     pub rack: String,
+    pub weight: u32,
     pub data: PathBuf,
+    pub identity: Identity,
+    /// Others that may be there; needed by a node that knows no view yet.
+    pub nodes: Vec<NodeAddress>,
+    /// A node that is silent for so long is offline.
+    pub offline_after: Duration,
+    /// What a node does that must not go on.
+    pub on_end: OnEnd,
 }
+
+/// What ends a process: why.
+pub(super) type OnEnd = Arc<dyn Fn(&Error) + Send + Sync>;
 
 impl Core {
     /// Opens what is in `dir`, or with `first` makes it: the seeds are folded and synced before
     /// this returns.
     ///
     /// # Errors
-    /// What the disk says; `corrupt` when something is missing, damaged, or does not fit together.
+    /// What the disk says; `corrupt` when something is missing, damaged, or does not fit together
+    /// and no other node can give it.
     pub async fn open(
         env: &Env,
         raft_env: &Env,
@@ -122,7 +136,10 @@ impl Core {
         options: CoreOptions,
         first: Option<&FirstStart>,
     ) -> Result<Core> {
-        let start = starts::next(&*env.disk, dir).await?;
+        let life = Life {
+            start: starts::next(&*env.disk, dir).await?,
+            nonce: env.rng.u64(),
+        };
         let log = dir.join("log");
         let wal = Wal::open_with(raft_env.clone(), &log, options.wal).await?;
         let store = MetaStore::open_with(bases.meta, options.fold, options.on_fatal)?;
@@ -132,78 +149,67 @@ impl Core {
         if let Some(first) = first {
             seed(env, &wal, &store, first).await?;
         }
-        tail::settle(&wal, &log, options.accept_lost_tail).await?;
-        must_be_whole(&wal, &store, dir)?;
+        forget_leftovers(&wal, &store).await?;
+        let shared = shared_groups(&store)?;
+        let accept = options.accept_lost_tail;
+        let mut broken = must_be_whole(&wal, &store, dir, &shared)?;
+        for group in tail::settle(&wal, &log, accept, &shared).await? {
+            let replica = store.replica(group).map(|(now, _)| now.replica);
+            let why = "its log is damaged";
+            broken.extend(replica.map(|replica| (group, replica, why.to_owned())));
+        }
         Ok(Core {
-            start,
+            life,
             wal,
             store,
             chunks,
             reserve,
+            broken,
         })
     }
 
-    /// Starts the groups and waits until this node leads them.
+    /// The node on these stores, with its replicas running; not yet known to the root group.
     ///
     /// # Errors
-    /// `corrupt` when log and metadata do not fit together; `unavailable` without a leader.
-    pub async fn start_groups(
-        &self,
+    /// `corrupt` when log and metadata do not fit together.
+    pub async fn into_node(
+        self,
         env: &Env,
         raft_env: Env,
         raft_runtime: &Handle,
-        transport: Arc<dyn PeerTransport>,
-    ) -> Result<Groups> {
-        let context = GroupContext {
+        who: Who,
+    ) -> Result<Arc<Node>> {
+        images::prepare(env, &who.data).await?;
+        let tls = ClientTls::new(&who.identity.credentials())?;
+        let end = who.on_end.clone();
+        let overtaken: OnOvertaken = Arc::new(move |error| end(error));
+        let peers = Peers::new(env.clone(), who.id, self.life, tls, overtaken);
+        let transport = Transport::new(env.clone(), peers.clone());
+        let groups = Groups::new(GroupContext {
             env: env.clone(),
-            raft_env,
+            raft_env: raft_env.clone(),
             raft_runtime: raft_runtime.clone(),
             store: self.store.clone(),
             wal: self.wal.clone(),
             transport,
             timers: Timers::default(),
-        };
-        let replica_of = |group| {
-            let (record, _) = self
-                .store
-                .replica(group)
-                .expect("opening checked that it is there");
-            record.replica
-        };
-        let root = RootGroup::start(&context, replica_of(GroupId::ROOT)).await?;
-        let shard = Group::start(&context, GroupId::FIRST, replica_of(GroupId::FIRST)).await?;
-        root.raft.wait_leader(LEADER_WITHIN).await?;
-        shard.raft.wait_leader(LEADER_WITHIN).await?;
-        shard.learn_time().await?;
-        Ok(Groups {
-            raft_env: context.raft_env,
-            root,
-            shard,
-        })
-    }
-
-    /// The node on these stores, known to the root group.
-    ///
-    /// # Errors
-    /// The root group's refusal of this start, or why it could not be asked.
-    pub async fn into_node(self, env: &Env, groups: Groups, who: Who) -> Result<Arc<Node>> {
-        let Who {
-            id,
-            cluster,
-            address,
-            zone,
-            rack,
-            data,
-        } = who;
+            data: who.data.clone(),
+            on_end: who.on_end.clone(),
+        });
+        for (group, replica, why) in self.broken {
+            groups.give_up(group, replica, why);
+        }
+        groups.start_all().await?;
+        let view = newest_view(env, &who, &groups).await?;
         let node = Arc::new(Node {
             env: env.clone(),
-            raft_env: groups.raft_env,
-            id,
-            cluster,
-            address,
-            zone,
-            rack,
-            data,
+            raft_env,
+            id: who.id,
+            cluster: who.cluster,
+            address: who.address,
+            zone: who.zone,
+            rack: who.rack,
+            weight: who.weight,
             started: env.clock.now(),
             store: self.store,
             wal: self.wal,
@@ -211,17 +217,75 @@ impl Core {
             reserve: self.reserve,
             low_space: Default::default(),
             stopping: Default::default(),
-            root: groups.root,
-            shard: groups.shard,
+            groups,
+            peers,
+            views: Views::new(view, &who.data)?,
+            identity: who.identity,
+            endpoint: Default::default(),
+            liveness: Default::default(),
+            root_hint: Default::default(),
+            beat_now: Default::default(),
+            learners: Default::default(),
+            offline_after: who.offline_after,
+            repairs: Default::default(),
+            scrub: Default::default(),
+            settings: Default::default(),
             tickets: Tickets::default(),
             garbage: Garbage::new(env.clock.clone()),
             metrics: Metrics::default(),
+            data: who.data,
         });
-        node.register(self.start).await?;
-        node.take_ticket_keys()?;
+        node.use_view(&who.nodes);
         node.look_at_space().await;
         Ok(node)
     }
+}
+
+/// What the node knows of the cluster at its start: by its replica of the root group, or by what
+/// an earlier life kept; a node that has just joined knows where others are and nothing else.
+async fn newest_view(env: &Env, who: &Who, groups: &Groups) -> Result<ClusterView> {
+    let kept = view::load(env, &who.data).await?;
+    let own = match groups.root() {
+        Some(root) if root.machine.has_state() => Some(root::view(&root.machine.view()?)?),
+        _ => None,
+    };
+    let known = kept.into_iter().chain(own);
+    let known = known.filter(|view| view.cluster == who.cluster);
+    let newest = known.max_by_key(|view| view.version);
+    Ok(newest.unwrap_or_else(|| ClusterView {
+        version: 0,
+        cluster: who.cluster,
+        nodes: Vec::new(),
+        epochs: vec![RingEpoch {
+            epoch: Epoch(0),
+            members: Vec::new(),
+        }],
+        ticket_keys: Vec::new(),
+        revoked_users: Vec::new(),
+        ca: who.identity.credentials().ca.into(),
+        time: ShardTime(0),
+    }))
+}
+
+/// Groups that have voters on other nodes: what is lost of them here can be had again.
+fn shared_groups(store: &MetaStore) -> Result<BTreeSet<GroupId>> {
+    let mut shared = BTreeSet::new();
+    for record in store.replicas() {
+        if members_of(&record.mark.members)?.voters.len() != 1 {
+            shared.insert(record.group);
+        }
+    }
+    Ok(shared)
+}
+
+/// The log of a replica that was removed goes behind it: a crash between the two leaves it.
+async fn forget_leftovers(wal: &Wal, store: &MetaStore) -> Result<()> {
+    for group in wal.groups() {
+        if store.replica(group).is_none() && store.tombstone(group)?.is_some() {
+            wal.remove_group(group).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the root group and the shard of `/` from their seeds, and folds them: both are synced
@@ -238,9 +302,26 @@ async fn seed(env: &Env, wal: &Wal, store: &Arc<MetaStore>, first: &FirstStart) 
         },
     };
     let wall = env.clock.wall();
-    let mut key = [0; 32];
-    env.rng.fill(&mut key);
-    let root_seed = root::seed(first.cluster, wall, TicketKey { epoch: 1, key });
+    let mut ticket_key = [0; 32];
+    env.rng.fill(&mut ticket_key);
+    let root_seed = root::seed(Seed {
+        cluster: first.cluster,
+        created: wall,
+        ticket_key,
+        ca: first.ca.clone(),
+        node: NodeInfo {
+            node: first.node,
+            address: String::new(),
+            zone: first.zone.clone(),
+            rack: first.rack.clone(),
+            life: Life::default(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            weight: first.weight,
+            state: NodeState::Member,
+        },
+        admin: (ADMIN.into(), ADMIN.into()),
+        replicas: 1,
+    });
     let shard_seed = shard::seed(GroupId::FIRST, ADMIN, ADMIN, first.settings.clone(), wall);
     store.add_replica(replica(GroupId::ROOT, ROOT_SLOT), root_seed);
     store.add_replica(replica(GroupId::FIRST, SHARD_SLOT), shard_seed);
@@ -251,32 +332,39 @@ async fn seed(env: &Env, wal: &Wal, store: &Arc<MetaStore>, first: &FirstStart) 
     Ok(())
 }
 
-/// The replicas and their logs are there, and fit each other.
-fn must_be_whole(wal: &Wal, store: &MetaStore, dir: &Path) -> Result<()> {
-    for group in [GroupId::ROOT, GroupId::FIRST] {
-        let lost = |what: &str| {
-            Err(
-                Error::corrupt(format!("the {what} of group {group} is missing"))
-                    .at(dir.display())
-                    .hint("restore the data directory from a backup"),
-            )
-        };
-        let Some((_, folded)) = store.replica(group) else {
-            return lost("metadata");
-        };
-        match wal.state(group).purged {
-            None => return lost("log"),
-            Some(purged) if purged > folded.mark.position => {
-                return Err(Error::corrupt(format!(
-                    "the metadata of group {group} ends at {}, its log begins behind {}: \
-                     the metadata is older than the log",
-                    folded.mark.position.index, purged.index
-                ))
-                .at(dir.display())
-                .hint("restore the data directory from a backup"));
-            }
-            Some(_) => {}
+/// The replicas and their logs are there, and fit each other; those that do not and that others
+/// can replace.
+fn must_be_whole(
+    wal: &Wal,
+    store: &MetaStore,
+    dir: &Path,
+    shared: &BTreeSet<GroupId>,
+) -> Result<Vec<(GroupId, ReplicaId, String)>> {
+    let restore = "restore the data directory from a backup";
+    for group in wal.groups() {
+        if store.replica(group).is_none() {
+            let why = format!("the metadata of group {group} is missing");
+            return Err(Error::corrupt(why).at(dir.display()).hint(restore));
         }
     }
-    Ok(())
+    let mut broken = Vec::new();
+    for record in store.replicas() {
+        let group = record.group;
+        let why = match wal.state(group).purged {
+            // An empty replica that waits for its first image has no log yet.
+            None if record.mark == ReplicaMark::default() => continue,
+            None => format!("the log of group {group} is missing"),
+            Some(purged) if purged > record.mark.position => format!(
+                "the metadata of group {group} ends at {}, its log begins behind {}: the metadata \
+                 is older than the log",
+                record.mark.position.index, purged.index
+            ),
+            Some(_) => continue,
+        };
+        if !shared.contains(&group) {
+            return Err(Error::corrupt(why).at(dir.display()).hint(restore));
+        }
+        broken.push((group, record.replica, why));
+    }
+    Ok(broken)
 }

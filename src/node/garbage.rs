@@ -46,7 +46,7 @@ use super::pins::Pins;
 use crate::env::Clock;
 use crate::error::{Code, Error, Result};
 use crate::limits::{GRACE_MS_DEFAULT, REQUEST_TIMEOUT};
-use crate::proto::{PeerAnswer, PeerCall};
+use crate::proto::{Look, PeerAnswer, PeerCall};
 use crate::shard::command::{HOLD_MS, Op, Request};
 use crate::shard::read;
 use crate::shard::records::ChunkRef;
@@ -336,7 +336,7 @@ impl Node {
             return Ok(None);
         }
         let since = shard.proposer.time();
-        let held = self.hold_everywhere(&wanted, false).await?;
+        let held = self.hold_everywhere(&wanted, Look::Known).await?;
         let few = |held: &Held| held.copies < ack.needed(held.holders);
         let Some(at) = held.iter().position(few) else {
             return Ok(Some(since));

@@ -102,8 +102,8 @@ impl Node {
             PeerCall::IsMember { group, replica } => {
                 Ok(PeerAnswer::IsMember(self.is_member(group, replica).await?))
             }
-            PeerCall::Hold { hashes, verify } => {
-                Ok(PeerAnswer::Held(self.hold_here(hashes, verify).await?))
+            PeerCall::Hold { hashes, look } => {
+                Ok(PeerAnswer::Held(self.hold_here(hashes, look).await?))
             }
             PeerCall::Referenced { group, hashes } => self.referenced(group, hashes).await,
             PeerCall::Wanted {

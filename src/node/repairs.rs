@@ -15,7 +15,7 @@ use super::Node;
 use super::peers::odd;
 use super::view::View;
 use crate::error::{Code, Error, Result};
-use crate::proto::{PeerAnswer, PeerCall, RepairView};
+use crate::proto::{Look, PeerAnswer, PeerCall, RepairView};
 use crate::store::chunks;
 use crate::types::{ChunkHash, Epoch, GroupId, NodeId};
 use futures::StreamExt;
@@ -304,7 +304,7 @@ impl Node {
         for node in readers.into_iter().filter(|node| *node != self.id) {
             let call = PeerCall::Hold {
                 hashes: vec![hash],
-                verify: false,
+                look: Look::Known,
             };
             match self.peers.call(node, &call, ASK_TIMEOUT).await {
                 Ok(PeerAnswer::Held(held)) => {
@@ -364,7 +364,7 @@ impl Node {
         if old.is_empty() {
             return Ok(0);
         }
-        let held = self.hold_everywhere(&old, false).await?;
+        let held = self.hold_everywhere(&old, Look::Present).await?;
         let mut dropped = 0;
         for ((hash, _), held) in old.into_iter().zip(held) {
             if held.holders == 0 || held.copies < held.holders {

@@ -1,20 +1,33 @@
-//! Judges what the log found damaged, before a group of one member starts on it. Such a group has
-//! no peer to ask: what is lost is lost, and going on must be somebody's decision. Called by
-//! `core` at every start.
+//! Judges what the log found damaged, before groups start on it. What others have can be had
+//! again: such a replica is given up and replaced under a new id. A group with a single voter has
+//! nobody to ask: what is lost is lost, and going on must be somebody's decision. Called by `core`
+//! at every start.
 
 use crate::error::{Error, Result};
 use crate::store::wal::{DamagedEntry, GroupState, Wal};
+use crate::types::GroupId;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Refuses a log with holes; settles the doubt about a write that was cut off; refuses a last
-/// batch that may have been acknowledged, unless `accept` says to go on without it.
+/// batch that may have been acknowledged, unless `accept` says to go on without it. Groups that
+/// are `shared` with other nodes are not refused: their replicas are returned as lost, with why.
 ///
 /// # Errors
 /// `corrupt`, naming the segment and offset, or the group and what to do.
-pub(super) async fn settle(wal: &Wal, dir: &Path, accept: bool) -> Result<()> {
-    if let Some(entry) = wal.damaged().first() {
-        return Err(hole(entry, wal.damaged().len(), dir));
+pub(super) async fn settle(
+    wal: &Wal,
+    dir: &Path,
+    accept: bool,
+    shared: &BTreeSet<GroupId>,
+) -> Result<Vec<GroupId>> {
+    let damaged = wal.damaged();
+    let own = damaged.iter().filter(|entry| !shared.contains(&entry.group));
+    if let Some(entry) = own.clone().next() {
+        return Err(hole(entry, own.count(), dir));
     }
+    let mut lost_groups: Vec<GroupId> = damaged.iter().map(|entry| entry.group).collect();
+    lost_groups.dedup();
     for group in wal.groups() {
         let state = wal.state(group);
         let Some(doubt) = state.doubt else { continue };
@@ -23,6 +36,8 @@ pub(super) async fn settle(wal: &Wal, dir: &Path, accept: bool) -> Result<()> {
                 %group,
                 "the log's last write was cut off before it was acknowledged; going on without it"
             );
+        } else if shared.contains(&group) {
+            lost_groups.push(group);
         } else if accept {
             tracing::warn!(
                 %group,
@@ -33,11 +48,16 @@ pub(super) async fn settle(wal: &Wal, dir: &Path, accept: bool) -> Result<()> {
             return Err(lost(&state, dir).at(dir.display()));
         }
     }
-    // Only once nothing refuses: a start that fails leaves every doubt as it was.
+    // Only once nothing refuses: a start that fails leaves every doubt as it was. A replica that is
+    // given up keeps its own: it must not vote after another restart either.
     for group in wal.groups() {
-        wal.clear_doubt(group).await?;
+        if !lost_groups.contains(&group) {
+            wal.clear_doubt(group).await?;
+        }
     }
-    Ok(())
+    lost_groups.sort_unstable();
+    lost_groups.dedup();
+    Ok(lost_groups)
 }
 
 fn hole(entry: &DamagedEntry, all: usize, dir: &Path) -> Error {

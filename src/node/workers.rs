@@ -2,9 +2,10 @@
 //! Each is a loop that finds its work in the state, so that a restart loses nothing.
 
 use super::Node;
+use super::group::Group;
+use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::limits::{CLEANUP_BATCH_DEFAULT, GIB, MIB, SESSION_HORIZON_MS, SESSION_ROWS_MAX};
-use crate::root::{self, RootCommand, TicketKey};
 use crate::shard::command::Chore;
 use crate::shard::records::{Deleted, Header};
 use crate::shard::{keys, read, records};
@@ -29,11 +30,6 @@ const CHORES_EVERY: Duration = Duration::from_secs(1);
 const SLOW_CHORES_EVERY: Duration = Duration::from_secs(60);
 /// How often old versions are looked through.
 const VERSIONS_EVERY: Duration = Duration::from_secs(3_600);
-/// Tickets get a new key when the newest is so old, milliseconds of the time of the shard of `/`:
-/// the clock that tickets expire by. As three keys are kept, a ticket's lasts twice as long.
-const TICKET_KEY_EVERY_MS: u64 = 24 * 3_600_000;
-/// How often the key's age is looked at.
-const TICKET_KEY_LOOK: Duration = Duration::from_secs(600);
 /// Change rows are kept for this long, or up to this many bytes.
 const CHANGES_MS: u64 = 24 * 3_600_000;
 const CHANGES_BYTES: u64 = GIB;
@@ -43,10 +39,14 @@ const ROWS: u32 = 1_000;
 /// Starts all loops. They end with the process.
 pub(super) fn start(node: &Arc<Node>) {
     let spawn = &node.env.spawn;
-    watch_groups(node);
     spawn.spawn("fold", Box::pin(fold_loop(node.clone())));
     spawn.spawn("chores", Box::pin(chores_loop(node.clone())));
-    spawn.spawn("ticket keys", Box::pin(ticket_keys_loop(node.clone())));
+    spawn.spawn("heartbeat", Box::pin(super::beat::run(node.clone())));
+    spawn.spawn("root group's work", Box::pin(super::root_work::run(node.clone())));
+    spawn.spawn("members", Box::pin(super::membership::run(node.clone())));
+    spawn.spawn("identity", Box::pin(super::identity::run(node.clone())));
+    spawn.spawn("repairs", Box::pin(super::repairs::run(node.clone())));
+    spawn.spawn("scrub", Box::pin(super::scrub::run(node.clone())));
     spawn.spawn("space", Box::pin(space_loop(node.clone())));
     spawn.spawn("slots", Box::pin(slots_loop(node.clone())));
     spawn.spawn("garbage", Box::pin(super::garbage::run(node.clone())));
@@ -63,27 +63,6 @@ async fn slots_loop(node: Arc<Node>) {
                 tokio::time::sleep(SLOW_CHORES_EVERY).await;
             }
         }
-    }
-}
-
-/// A group whose replica has stopped must not look alive: the process ends and says why.
-fn watch_groups(node: &Arc<Node>) {
-    for raft in [&node.root.raft, &node.shard.raft] {
-        let (env, node, raft) = (node.env.clone(), node.clone(), raft.clone());
-        let watch = async move {
-            let error = raft.ended().await;
-            if node.stopping.load(Ordering::Relaxed) {
-                return;
-            }
-            let group = raft.status().group;
-            tracing::error!(%group, %error, "a group has stopped; the node stops with it");
-            eprintln!(
-                "dfs: group {group} has stopped ({error}); the node stops: see the log above for \
-                 the cause, `dfs fsck` after a restart for damage"
-            );
-            std::process::exit(i32::from(error.code.exit_status()));
-        };
-        env.spawn.spawn("group watch", Box::pin(watch));
     }
 }
 
@@ -175,8 +154,8 @@ impl Node {
             .into_iter()
             .flat_map(|(_, groups)| groups)
             .collect();
-        for raft in [&self.root.raft, &self.shard.raft] {
-            let group = raft.status().group;
+        for (group, running) in self.groups.all() {
+            let raft = running.raft();
             let Some((_, folded)) = self.store.replica(group) else {
                 continue;
             };
@@ -202,13 +181,16 @@ async fn chores_loop(node: Arc<Node>) {
     };
     loop {
         tokio::time::sleep(CHORES_EVERY).await;
-        if !node.leads(&node.shard) {
+        let Ok(shard) = node.groups.shard(GroupId::FIRST) else {
+            continue;
+        };
+        if !shard.raft.is_leader() {
             continue;
         }
-        match chores.run(&node).await {
+        match chores.run(&node.env, &shard).await {
             Ok(()) => {}
             // The queue is full of users' work: chores wait.
-            Err(error) if error.code == Code::Busy => {}
+            Err(error) if error.code.is_retryable() => {}
             Err(error) => tracing::warn!(%error, "background work of the shard failed; again soon"),
         }
     }
@@ -222,39 +204,39 @@ struct Chores {
 }
 
 impl Chores {
-    async fn run(&mut self, node: &Arc<Node>) -> Result<()> {
-        let header = look(node, |view| read::header(view)).await?;
-        self.cleanup(node, &header).await?;
-        let now = node.env.clock.now();
+    async fn run(&mut self, env: &Env, shard: &Arc<Group>) -> Result<()> {
+        let header = look(shard, |view| read::header(view)).await?;
+        self.cleanup(env, shard, &header).await?;
+        let now = env.clock.now();
         if now >= self.slow_at {
             self.slow_at = now + SLOW_CHORES_EVERY;
-            self.expire(node, &header).await?;
+            self.expire(env, shard, &header).await?;
             // Settings may have changed what is due.
             self.next_due = None;
         }
         if now >= self.versions_at {
             self.versions_at = now + VERSIONS_EVERY;
-            expire_versions(node).await?;
+            expire_versions(shard).await?;
         }
         Ok(())
     }
 
     /// Cleans up deletions that are due, giving way to users' work between batches.
-    async fn cleanup(&mut self, node: &Arc<Node>, header: &Header) -> Result<()> {
+    async fn cleanup(&mut self, env: &Env, shard: &Arc<Group>, header: &Header) -> Result<()> {
         if header.deletions == 0 {
             return Ok(());
         }
         if self.next_due.is_none() {
-            self.next_due = look(node, next_due).await?;
+            self.next_due = look(shard, next_due).await?;
         }
         if self
             .next_due
-            .is_none_or(|due| due > node.shard.proposer.time())
+            .is_none_or(|due| due > shard.proposer.time())
         {
             return Ok(());
         }
         let records = CLEANUP_BATCH_DEFAULT as u32;
-        repeat(node, || Chore::Cleanup {
+        repeat(env, shard, || Chore::Cleanup {
             records,
             now: false,
         })
@@ -265,41 +247,41 @@ impl Chores {
 
     /// Everything that ends by shard time and is looked at once a minute. Nothing is logged
     /// where nothing can expire.
-    async fn expire(&self, node: &Arc<Node>, header: &Header) -> Result<()> {
-        if look(node, |view| any_in(view, keys::UPLOADS)).await? {
-            repeat(node, || Chore::ExpireUploads { uploads: ROWS }).await?;
+    async fn expire(&self, env: &Env, shard: &Arc<Group>, header: &Header) -> Result<()> {
+        if look(shard, |view| any_in(view, keys::UPLOADS)).await? {
+            repeat(env, shard, || Chore::ExpireUploads { uploads: ROWS }).await?;
         }
-        let now = node.shard.proposer.time();
-        let oldest = look(node, oldest_lane).await?;
+        let now = shard.proposer.time();
+        let oldest = look(shard, oldest_lane).await?;
         let old = oldest.is_some_and(|minute| minute * 60_000 + SESSION_HORIZON_MS < now.0);
         if old || header.lanes > SESSION_ROWS_MAX {
-            repeat(node, || Chore::ExpireLanes { lanes: ROWS }).await?;
+            repeat(env, shard, || Chore::ExpireLanes { lanes: ROWS }).await?;
         }
-        trim_changes(node).await
+        trim_changes(shard).await
     }
 }
 
 /// Proposes a chore until there is no more of it, at a third of the speed it could have, so that
 /// users' requests find room between.
-async fn repeat(node: &Arc<Node>, chore: impl Fn() -> Chore) -> Result<()> {
+async fn repeat(env: &Env, shard: &Arc<Group>, chore: impl Fn() -> Chore) -> Result<()> {
     loop {
-        let started = node.env.clock.now();
-        let done = node.shard.proposer.chore(chore()).await?;
+        let started = env.clock.now();
+        let done = shard.proposer.chore(chore()).await?;
         if !done.more {
             return Ok(());
         }
-        tokio::time::sleep(2 * node.env.clock.now().saturating_sub(started)).await;
+        tokio::time::sleep(2 * env.clock.now().saturating_sub(started)).await;
     }
 }
 
-async fn expire_versions(node: &Arc<Node>) -> Result<()> {
-    if !look(node, |view| any_in(view, keys::VERSIONS)).await? {
+async fn expire_versions(shard: &Arc<Group>) -> Result<()> {
+    if !look(shard, |view| any_in(view, keys::VERSIONS)).await? {
         return Ok(());
     }
     let mut behind = Inode(0);
     loop {
         let chore = Chore::ExpireVersions { behind, rows: ROWS };
-        let done = node.shard.proposer.chore(chore).await?;
+        let done = shard.proposer.chore(chore).await?;
         if !done.more || done.next == Inode(0) {
             return Ok(());
         }
@@ -309,15 +291,14 @@ async fn expire_versions(node: &Arc<Node>) -> Result<()> {
 }
 
 /// Keeps the change rows of the last day, and at most their bound in bytes.
-async fn trim_changes(node: &Arc<Node>) -> Result<()> {
+async fn trim_changes(shard: &Arc<Group>) -> Result<()> {
     loop {
-        let now = node.shard.proposer.time();
+        let now = shard.proposer.time();
         let due = move |view: &View| read::changes_due(view, now, CHANGES_MS, CHANGES_BYTES, ROWS);
-        let Some(upto) = look(node, due).await? else {
+        let Some(upto) = look(shard, due).await? else {
             return Ok(());
         };
-        node.shard
-            .proposer
+        shard.proposer
             .chore(Chore::TrimChanges { upto, rows: ROWS })
             .await?;
         tokio::time::sleep(FOLD_LOOK).await;
@@ -327,10 +308,10 @@ async fn trim_changes(node: &Arc<Node>) -> Result<()> {
 /// Looks at the applied state as it is, without a barrier: chores decide nothing by it that the
 /// state machine does not judge again.
 async fn look<T: Send + 'static>(
-    node: &Arc<Node>,
+    shard: &Arc<Group>,
     read: impl FnOnce(&View) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    node.shard.read(crate::types::ReadLevel::Stale, read).await
+    shard.read(crate::types::ReadLevel::Stale, read).await
 }
 
 pub(super) fn any_in(view: &View, table: u8) -> Result<bool> {
@@ -364,49 +345,4 @@ fn oldest_lane(view: &View) -> Result<Option<u64>> {
         Ok(false)
     })?;
     Ok(oldest)
-}
-
-/// Makes a new ticket key when the newest has its age, also across restarts.
-async fn ticket_keys_loop(node: Arc<Node>) {
-    loop {
-        if let Err(error) = node.renew_ticket_key().await {
-            tracing::warn!(%error, "no new ticket key; the old one serves on");
-        }
-        tokio::time::sleep(TICKET_KEY_LOOK).await;
-    }
-}
-
-impl Node {
-    async fn renew_ticket_key(&self) -> Result<()> {
-        self.root.raft.read_barrier().await?;
-        let (made, newest) = {
-            let view = self.root.machine.view()?;
-            let keys = root::ticket_keys(&view)?;
-            (
-                root::newest_key_made(&view)?,
-                keys.last().map_or(0, |key| key.epoch),
-            )
-        };
-        let now = self.shard.proposer.time();
-        if made.is_some_and(|made| now.since(made) < TICKET_KEY_EVERY_MS) {
-            return Ok(());
-        }
-        let mut key = [0; 32];
-        self.env.rng.fill(&mut key);
-        let epoch = newest + 1;
-        self.root
-            .propose(&RootCommand::AddTicketKeyAt(TicketKey { epoch, key }, now))
-            .await?;
-        self.take_ticket_keys()
-    }
-
-    /// Takes the ticket keys that this node's replica of the root group holds.
-    pub(super) fn take_ticket_keys(&self) -> Result<()> {
-        let keys = root::ticket_keys(&self.root.machine.view()?)?;
-        if keys.is_empty() {
-            return Err(Error::corrupt("the root group holds no ticket key"));
-        }
-        self.tickets.set_keys(keys);
-        Ok(())
-    }
 }

@@ -74,11 +74,11 @@ pub enum PeerCall {
         len: u32,
     },
     /// Which of these chunks are there, with their lengths; counts as their arrival, so that they
-    /// stay for the grace time. `verify`: small ones are read.
+    /// stay for the grace time.
     Hold {
         #[serde(deserialize_with = "codec::at_most::<_, _, HAVE_HASHES_MAX>")]
         hashes: Vec<ChunkHash>,
-        verify: bool,
+        look: Look,
     },
     /// Which of these chunks are referenced, as of a moment after this question; to the leader of
     /// the group.
@@ -166,6 +166,17 @@ pub enum PeerAnswer {
     ReadIndex(LogIndex),
     /// Term, leader, index and payload of each that is there.
     Entries(Vec<(u64, u64, LogIndex, Bytes)>),
+}
+
+/// How closely a chunk is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Look {
+    /// It is known, and no damage of it.
+    Known,
+    /// A large one has its file, of the right length.
+    Present,
+    /// And a small one is read and verified.
+    Read,
 }
 
 /// One message between replicas.
