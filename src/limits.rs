@@ -89,3 +89,15 @@ pub const FOLD_BYTES_DEFAULT: usize = 64 * MIB as usize;
 pub const FOLD_AFTER: Duration = Duration::from_secs(2);
 /// A read view may live this long: LMDB cannot reuse pages below the oldest reader.
 pub const VIEW_LIFE_MAX: Duration = Duration::from_secs(5);
+
+// --- ring ---
+/// Zone and rack names: short enough to be shown in a column.
+pub const PLACE_BYTES_MAX: usize = 64;
+/// Members of a ring epoch, twice what is aimed at: a ring of so many takes 640 MB with the usual
+/// number of tokens, and a token names its member by 16 bits.
+pub const RING_MEMBERS_MAX: usize = 20_000;
+/// Ring epochs open at once: each is a ring in memory and, for a reader that finds nothing, a round
+/// of questions. A further change waits.
+pub const RING_EPOCHS_OPEN_MAX: usize = 8;
+/// Copies, or fragments, that one walk on the ring finds places for; more are not given.
+pub const COPIES_MAX: usize = 16;

@@ -3,6 +3,7 @@
 
 use super::units::{exact_size, parse_duration, parse_size};
 use crate::error::{Error, Result};
+use crate::limits::PLACE_BYTES_MAX;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -104,7 +105,10 @@ pub fn yes_or_no(text: &str) -> Result<bool> {
 
 /// Zones and racks are compared and shown: short, without control characters.
 pub fn place(text: &str) -> Result<String> {
-    if text.is_empty() || text.len() > 64 || text.contains(|c: char| c.is_control() || c == '/') {
+    if text.is_empty()
+        || text.len() > PLACE_BYTES_MAX
+        || text.contains(|c: char| c.is_control() || c == '/')
+    {
         return Err(Error::usage(
             "bad zone or rack (1 to 64 bytes, no `/`, no control characters)",
         )
