@@ -84,8 +84,13 @@ pub struct ServerConfig {
     pub fold_bytes: Option<u64>,
     /// `fold_after`: age of the oldest change in memory that starts a fold.
     pub fold_after: Option<Duration>,
+    /// `offline_after`: how long a node may be silent before its chunks are copied elsewhere.
+    pub offline_after: Option<Duration>,
     /// `accept_lost_tail`: start although the log's last batch is damaged.
     pub accept_lost_tail: Option<bool>,
+    /// Nodes of the cluster to join, and the token for it: flags only.
+    pub join: Vec<String>,
+    pub token: Option<String>,
 }
 
 /// What a node is started with: every setting decided.
@@ -118,6 +123,12 @@ pub struct ServerSettings {
     pub fold_bytes: u64,
     /// Age of the oldest change in memory that starts a fold.
     pub fold_after: Duration,
+    /// A node that is silent for so long is offline: its chunks are copied elsewhere.
+    pub offline_after: Duration,
+    /// `HOST:PORT` of nodes of the cluster to join; empty: make a new one.
+    pub join: Vec<String>,
+    /// Needed to join.
+    pub token: Option<String>,
     /// Start although the log's last batch is damaged and may have held acknowledged changes:
     /// they are given up. For one start, not for good.
     pub accept_lost_tail: bool,
@@ -131,7 +142,7 @@ type Key = (
 );
 
 /// All keys there are. Names are unique over both tables, so that the environment needs no table.
-const KEYS: [Key; 19] = [
+const KEYS: [Key; 20] = [
     ("client", "cluster", |c, text| {
         c.client.cluster = addresses(text)?;
         Ok(())
@@ -191,6 +202,9 @@ const KEYS: [Key; 19] = [
     }),
     ("server", "fold_after", |c, text| {
         set(&mut c.server.fold_after, positive(text))
+    }),
+    ("server", "offline_after", |c, text| {
+        set(&mut c.server.offline_after, positive(text))
     }),
     ("server", "accept_lost_tail", |c, text| {
         set(&mut c.server.accept_lost_tail, yes_or_no(text))
@@ -318,6 +332,9 @@ impl ServerConfig {
             upload_ttl: self.upload_ttl.unwrap_or(ms(l::UPLOAD_TTL_MS_DEFAULT)),
             fold_bytes: self.fold_bytes.unwrap_or(l::FOLD_BYTES_DEFAULT as u64),
             fold_after: self.fold_after.unwrap_or(l::FOLD_AFTER),
+            offline_after: self.offline_after.unwrap_or(l::OFFLINE_AFTER),
+            join: self.join,
+            token: self.token,
             accept_lost_tail: self.accept_lost_tail.unwrap_or(false),
         })
     }

@@ -70,6 +70,10 @@ pub const WINDOW_BYTES_DEFAULT: u64 = 128 * MIB;
 /// Chunks below this size go into packs.
 pub const PACK_CHUNK_BYTES_MAX: u64 = MIB;
 
+// --- nodes ---
+/// A node that is silent for so long is offline (default).
+pub const OFFLINE_AFTER: Duration = Duration::from_secs(30);
+
 // --- retention (defaults) ---
 pub const KEEP_VERSIONS_DEFAULT: u32 = 10;
 pub const KEEP_FOR_MS_DEFAULT: u64 = 30 * 24 * 3_600_000;

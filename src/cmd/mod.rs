@@ -32,10 +32,12 @@ mod glob;
 mod globals;
 mod items;
 mod listing;
+mod login;
 mod ls;
 mod man;
 mod mkdir;
 mod mv;
+mod node;
 mod op;
 mod operands;
 mod orders;
@@ -43,10 +45,13 @@ mod output;
 mod progress;
 mod put;
 mod remote;
+mod repair;
 mod restore;
+mod ring;
 mod rm;
 mod rmdir;
 mod screen;
+mod scrub;
 mod serve;
 mod sources;
 mod stat;
@@ -54,9 +59,11 @@ mod status;
 mod table;
 mod targets;
 mod text;
+mod token;
 mod transfer;
 mod tree;
 mod undelete;
+mod user;
 mod versions;
 mod walk;
 
@@ -116,6 +123,13 @@ enum Verb {
     Fsck(fsck::Args),
     Bench(bench::Args),
     Gc(gc::Args),
+    Token(token::Args),
+    Login(login::Args),
+    Node(node::Args),
+    Ring(ring::Args),
+    Scrub(scrub::Args),
+    Repair(repair::Args),
+    User(user::Args),
     Op(op::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -234,6 +248,13 @@ async fn run(verb: Verb, cx: &Context) -> Outcome {
         Verb::Fsck(args) => fsck::run(args, cx).await,
         Verb::Bench(args) => bench::run(args, cx).await,
         Verb::Gc(args) => gc::run(args, cx).await,
+        Verb::Token(args) => token::run(args, cx).await,
+        Verb::Login(args) => login::run(args, cx).await,
+        Verb::Node(args) => node::run(args, cx).await,
+        Verb::Ring(args) => ring::run(args, cx).await,
+        Verb::Scrub(args) => scrub::run(args, cx).await,
+        Verb::Repair(args) => repair::run(args, cx).await,
+        Verb::User(args) => user::run(args, cx).await,
         Verb::Op(args) => op::run(args, cx).await,
         Verb::Serve(args) => serve::run(args, cx).await,
         Verb::Completions(args) => completions::run(&args),

@@ -14,7 +14,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Start a node on its data directory
 ///
-/// An empty directory becomes a new cluster. Once ready it prints one line on standard output:
+/// An empty directory becomes a new cluster, or with --join and --token a new node of a cluster that
+/// is there; a restart needs neither. Once ready it prints one line on standard output:
 /// `ready node=ID listen=ADDR:PORT cluster=ID`. SIGTERM or Ctrl-C stops it in order. More
 /// settings (chunk size, retention, …) are in the settings file.
 #[derive(clap::Args)]
@@ -40,10 +41,11 @@ pub struct Args {
     /// Start although the end of the log is damaged: changes in it are given up
     #[arg(long)]
     accept_lost_tail: bool,
-    // Not in the help: scripts written for clusters of several nodes get a clear answer.
-    #[arg(long, value_name = "HOST:PORT", hide = true)]
-    join: Option<String>,
-    #[arg(long, value_name = "TOKEN", hide = true)]
+    /// Nodes of the cluster to join
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = address)]
+    join: Vec<String>,
+    /// What lets this node in: of `dfs token create`
+    #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
 }
 
@@ -57,12 +59,10 @@ struct ReadyJson {
 }
 
 pub async fn run(args: Args, cx: &Context) -> Outcome {
-    if args.join.is_some() || args.token.is_some() {
-        return Err(Error::usage(
-            "cannot join a cluster (this version makes clusters of one node)",
-        )
-        .hint("leave out --join and --token to start a cluster of its own")
-        .into());
+    if args.token.is_some() && args.join.is_empty() {
+        return Err(Error::usage("a token is for joining, and no node to join was named")
+            .hint("name one with --join HOST:PORT")
+            .into());
     }
     let settings = overlay(args, cx.config.server.clone()).settings(&variable)?;
     // Before anything else: a signal must not end the process in its own way from here on.
@@ -97,6 +97,8 @@ fn overlay(args: Args, settings: ServerConfig) -> ServerConfig {
         zone: args.zone.or(settings.zone),
         rack: args.rack.or(settings.rack),
         capacity: args.capacity.or(settings.capacity),
+        join: args.join,
+        token: args.token,
         accept_lost_tail: args
             .accept_lost_tail
             .then_some(true)

@@ -2,6 +2,7 @@
 //! proposals (gathered into few log entries) and reads (gathered behind few read barriers).
 
 use super::clock::GroupClock;
+use super::core::OnEnd;
 use super::machine::Machine;
 use super::proposer::Proposer;
 use super::reader::Reader;
@@ -47,6 +48,8 @@ pub struct GroupContext {
     pub timers: Timers,
     /// The node's directory.
     pub data: PathBuf,
+    /// Called when a replica that nobody can replace has stopped.
+    pub on_end: OnEnd,
 }
 
 impl GroupContext {
@@ -110,6 +113,15 @@ impl Group {
         let header = crate::shard::read::header(&self.machine.view()?)?;
         self.proposer.set_time(header.time);
         Ok(())
+    }
+
+    /// The shard's time as this node knows it: counted where it leads, else that of the state.
+    pub fn known_time(&self) -> ShardTime {
+        if self.raft.is_leader() {
+            return self.proposer.time();
+        }
+        let header = self.machine.view().and_then(|view| crate::shard::read::header(&view));
+        header.map_or(ShardTime(0), |header| header.time)
     }
 
     /// Runs `read` on a view that is as fresh as `level` asks.

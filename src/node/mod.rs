@@ -9,18 +9,35 @@
 //! Raft cores, log and timers have a runtime of their own and never wait for the base: applying
 //! and reading run on the blocking pool.
 
+mod admin;
+mod beat;
 mod check;
 mod chunk_calls;
+mod clock;
+mod copies;
 mod core;
+mod enter;
 mod garbage;
 mod group;
+mod identity;
+mod images;
+mod join;
+mod liveness;
 mod machine;
+mod members;
+mod membership;
 mod meta_calls;
 mod metrics;
 mod open;
+mod peer_calls;
+mod peers;
 mod pins;
 mod proposer;
 mod reader;
+mod registry;
+mod repairs;
+mod root_work;
+mod scrub;
 mod serve;
 mod service;
 mod status;
@@ -28,21 +45,31 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod tickets;
+mod transport;
+mod view;
 mod workers;
 
+pub use enter::enter;
 pub use serve::{Ready, Server, serve};
 
 use crate::env::Env;
+use crate::error::Result;
+use crate::net::Endpoint;
+use crate::proto::ClusterView;
 use crate::shard;
+use crate::shard::records::Settings;
 use crate::store::chunks::ChunkStore;
 use crate::store::overlay::MetaStore;
 use crate::store::reserve::Reserve;
 use crate::store::wal::Wal;
-use crate::types::{ClusterId, NodeId};
+use crate::types::{ClusterId, GroupId, NodeId, ReplicaId, ShardTime};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Everything a node's services and workers share.
 pub(crate) struct Node {
@@ -55,6 +82,8 @@ pub(crate) struct Node {
     pub address: String,
     pub zone: String,
     pub rack: String,
+    /// Units of capacity that this node says it has.
+    pub weight: u32,
     pub data: PathBuf,
     /// Monotonic time of the start.
     pub started: Duration,
@@ -66,17 +95,75 @@ pub(crate) struct Node {
     pub low_space: AtomicBool,
     /// Told to stop: what ends from now on ends in order.
     pub stopping: AtomicBool,
-    pub root: Arc<group::RootGroup>,
-    /// The shard of `/`.
-    pub shard: Arc<group::Group>,
+    /// Replicas here.
+    pub groups: Arc<registry::Groups>,
+    pub peers: Arc<peers::Peers>,
+    pub views: view::Views,
+    pub identity: identity::Identity,
+    /// Where this node listens; set once it does.
+    pub endpoint: OnceLock<Endpoint>,
+    /// Who was heard of, while this node leads the root group.
+    pub liveness: Mutex<liveness::Liveness>,
+    /// Who answered last for the root group.
+    pub root_hint: Mutex<Option<NodeId>>,
+    /// Tell the root group now rather than in a second.
+    pub beat_now: Notify,
+    /// Learners of the groups this node leads: how far each was, and since when.
+    pub learners: Mutex<BTreeMap<(GroupId, ReplicaId), (u64, Duration)>>,
+    /// A node that is silent for so long is offline.
+    pub offline_after: Duration,
+    pub repairs: repairs::Repairs,
+    pub scrub: scrub::Scrub,
+    /// Of the shard of `/`, as this node knew them last.
+    pub settings: Mutex<Settings>,
     pub tickets: tickets::Tickets,
     pub garbage: garbage::Garbage,
     pub metrics: metrics::Metrics,
 }
 
 impl Node {
-    /// The settings of the shard of `/` as of now.
-    pub fn settings(&self) -> crate::error::Result<shard::records::Settings> {
-        Ok(shard::read::header(&self.shard.machine.view()?)?.settings)
+    /// The settings of the shard of `/`: those of the replica here; without one the defaults.
+    pub fn settings(&self) -> Settings {
+        let header = self.groups.shard(GroupId::FIRST).and_then(|shard| {
+            let view = shard.machine.view()?;
+            shard::read::header(&view)
+        });
+        let mut known = self.settings.lock();
+        if let Ok(header) = header {
+            *known = header.settings;
+        }
+        known.clone()
+    }
+
+    /// The time of the shard of `/`, by which tickets expire; on a node without a replica of it
+    /// they end with their key.
+    pub fn ticket_time(&self) -> ShardTime {
+        let shard = self.groups.shard(GroupId::FIRST);
+        shard.map_or(ShardTime(0), |shard| shard.known_time())
+    }
+
+    /// Takes a newer view of the cluster.
+    pub async fn take_view(&self, view: ClusterView) -> Result<()> {
+        if self.views.take(&self.env, view, &self.tickets).await? {
+            self.use_view(&[]);
+        }
+        Ok(())
+    }
+
+    /// Lets everybody know what is in the view of now; `more` are addresses that are not in it yet.
+    fn use_view(&self, more: &[crate::proto::NodeAddress]) {
+        let view = self.views.now();
+        self.tickets.set_keys(view::ticket_keys(&view.cluster));
+        let mut addresses = more.to_vec();
+        for info in view.members() {
+            addresses.retain(|known| known.node != info.node);
+            addresses.extend(view.address(info.node));
+            self.peers.heard(info.node, info.life);
+        }
+        addresses.retain(|known| known.node != self.id && !known.address.is_empty());
+        self.peers.set_addresses(&addresses);
+        if let Some(endpoint) = self.endpoint.get() {
+            endpoint.recheck();
+        }
     }
 }

@@ -8,17 +8,23 @@
 //! missing metadata is an error, not a new file system.
 
 use super::core::{ADMIN, Bases, Core, CoreOptions, FirstStart};
+use super::enter::enter;
+use super::identity::serial;
 use crate::cluster::{
-    ADMIN_DAYS, Authority, CA_DAYS, DirLock, Identity, NODE_DAYS, NodeFiles, NodeMeta, Validity,
+    ADMIN_DAYS, Authority, CA_DAYS, DirLock, Identity, JoinToken, NODE_DAYS, NodeFiles, NodeMeta,
+    Seal, Validity,
 };
 use crate::config::ServerSettings;
 use crate::env::base::LmdbBase;
 use crate::env::{Env, OpenMode};
 use crate::error::{Code, Error, Result};
+use crate::proto::{JoinWhat, NodeAddress};
+use crate::ring::weight_of;
+use crate::root::CaRecord;
 use crate::shard::records::Settings;
 use crate::store::overlay::FoldOptions;
 use crate::store::reserve::Reserve;
-use crate::types::{ClusterId, NodeId, Subject};
+use crate::types::{CaPin, ClusterId, NodeId, Subject};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,7 +34,10 @@ const INDEX_MAP_BYTES: usize = 1 << 38;
 /// There from before the first byte of a first start until `DIR/node` is written.
 const FIRST_START: &str = "first-start";
 /// What a first start makes before `DIR/node`.
-const MADE: [&str; 8] = [
+const MADE: [&str; 11] = [
+    "cluster.view",
+    "cluster.new",
+    "images",
     "log",
     "meta",
     "chunks",
@@ -43,6 +52,10 @@ const MADE: [&str; 8] = [
 pub(super) struct Opened {
     pub files: NodeFiles,
     pub core: Core,
+    /// Units of capacity.
+    pub weight: u32,
+    /// Where others are, for a node that has just joined.
+    pub nodes: Vec<NodeAddress>,
     /// The first administrator's identity, on the node that made the cluster.
     pub admin: Option<Identity>,
     /// Held as long as the process runs on the directory.
@@ -69,21 +82,38 @@ async fn open_once(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Resu
     crate::cluster::prepare_dir(dir)?;
     let lock = DirLock::acquire(dir)?;
     remove_half_made(env, dir).await?;
-    let (files, new) = match NodeFiles::load(dir)? {
-        Some(files) => (renewed(env, files, settings), false),
+    let weight = weight(env, settings).await?;
+    let known = NodeFiles::load(dir)?;
+    let new = known.is_none();
+    if new {
+        mark_first_start(env, dir).await?;
+    }
+    let (files, made, nodes) = match known {
+        Some(files) => {
+            must_be_of(&files, settings)?;
+            (files, None, Vec::new())
+        }
+        None if settings.join.is_empty() => {
+            let (files, made) = new_cluster(env, settings)?;
+            (files, Some(made), Vec::new())
+        }
         None => {
-            mark_first_start(env, dir).await?;
-            (new_node(env, settings)?, true)
+            let (files, nodes) = join(env, settings, weight).await?;
+            (files, None, nodes)
         }
     };
     let bases = Bases {
         meta: Arc::new(LmdbBase::open(&dir.join("meta"), META_MAP_BYTES)?),
         index: Arc::new(LmdbBase::open(&dir.join("index"), INDEX_MAP_BYTES)?),
     };
-    let first = new.then(|| FirstStart {
+    let first = made.as_ref().map(|made| FirstStart {
         cluster: files.meta.cluster,
         node: files.meta.node,
         settings: shard_settings(settings),
+        ca: made.ca.clone(),
+        zone: settings.zone.clone(),
+        rack: settings.rack.clone(),
+        weight,
     });
     let options = CoreOptions {
         fold: fold_options(settings),
@@ -95,17 +125,47 @@ async fn open_once(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Resu
         files.create(dir)?;
     }
     unmark_first_start(env, dir).await?;
-    let admin = match Identity::load(&dir.join("admin.dfs")) {
-        Ok(identity) => Some(renewed_admin(env, &files, identity)),
-        Err(_) if files.authority.is_none() => None,
-        Err(_) => Some(new_admin(env, &files)?),
+    let admin = match made {
+        Some(made) => Some(made.admin),
+        None => Identity::load(&dir.join("admin.dfs")).ok(),
     };
     Ok(Opened {
         files,
         core,
+        weight,
+        nodes,
         admin,
         lock,
     })
+}
+
+/// A node's capacity in units of weight: as the operator says, else what its file system holds.
+async fn weight(env: &Env, settings: &ServerSettings) -> Result<u32> {
+    let bytes = match settings.capacity {
+        Some(bytes) => bytes,
+        None => {
+            let space = env.disk.space(&settings.data).await;
+            let failed = |e: std::io::Error| Error::io("ask for the space of", &settings.data, &e);
+            space.map_err(failed)?.total
+        }
+    };
+    Ok(weight_of(bytes))
+}
+
+/// A restart needs no token; one of another cluster is a mistake that is better told.
+fn must_be_of(files: &NodeFiles, settings: &ServerSettings) -> Result<()> {
+    let Some(token) = &settings.token else {
+        return Ok(());
+    };
+    if JoinToken::parse(token)?.pin() == CaPin::of(&files.credentials.ca) {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "the data directory belongs to node {} of another cluster ({}) than the token",
+        files.meta.node, files.meta.cluster
+    ))
+    .at(settings.data.display())
+    .hint("name an empty directory with --data, or leave out --join and --token to start it as it is"))
 }
 
 /// Removes what a first start left that did not reach its end. Nothing in it was ever
@@ -156,91 +216,83 @@ async fn unmark_first_start(env: &Env, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Identities of a new cluster's first node.
-fn new_node(env: &Env, settings: &ServerSettings) -> Result<NodeFiles> {
+/// What a new cluster has beside its first node's files.
+struct Made {
+    ca: CaRecord,
+    admin: Identity,
+}
+
+/// Identities of a new cluster: its CA, sealed; its first node, its first administrator.
+fn new_cluster(env: &Env, settings: &ServerSettings) -> Result<(NodeFiles, Made)> {
     let cluster = ClusterId(env.rng.bytes16());
     let node = NodeId(1);
     let now = env.clock.wall();
     let authority = Authority::create(&*env.rng, cluster, Validity::days(now, CA_DAYS))?;
-    let validity = Validity::days(now, NODE_DAYS);
-    let serial = serial(env);
     let addresses = settings.advertise.as_slice();
-    let credentials =
-        authority.issue(&*env.rng, &Subject::Node(node), serial, validity, addresses)?;
-    let meta = NodeMeta {
-        cluster,
-        node,
+    let issue = |subject: &Subject, days, addresses: &[String]| {
+        let validity = Validity::days(now, days);
+        authority.issue(&*env.rng, subject, serial(env), validity, addresses)
+    };
+    let seal = Seal::create(&*env.rng);
+    let made = Made {
+        ca: CaRecord {
+            certificate: authority.certificate().to_vec().into(),
+            sealed: seal.seal(&*env.rng, &authority).into(),
+        },
+        admin: Identity {
+            addresses: Vec::new(),
+            credentials: issue(&Subject::user(ADMIN, ADMIN, true)?, ADMIN_DAYS, &[])?,
+        },
+    };
+    let files = NodeFiles {
+        meta: NodeMeta {
+            cluster,
+            node,
+            zone: settings.zone.clone(),
+            rack: settings.rack.clone(),
+        },
+        credentials: issue(&Subject::Node(node), NODE_DAYS, addresses)?,
+        authority: None,
+        seal: Some(seal),
+    };
+    Ok((files, made))
+}
+
+/// Joins the cluster that the settings name, as a new node.
+async fn join(
+    env: &Env,
+    settings: &ServerSettings,
+    weight: u32,
+) -> Result<(NodeFiles, Vec<NodeAddress>)> {
+    let token = settings.token.as_deref().ok_or_else(|| {
+        Error::usage("joining needs a token")
+            .hint("make one with `dfs token create` and give it with --token")
+    })?;
+    let token = JoinToken::parse(token)?;
+    let what = JoinWhat::Node {
+        // Known when the node listens; it tells then.
+        address: settings.advertise.clone().unwrap_or_default(),
         zone: settings.zone.clone(),
         rack: settings.rack.clone(),
+        weight,
+        version: env!("CARGO_PKG_VERSION").into(),
     };
-    Ok(NodeFiles {
-        meta,
-        credentials,
-        authority: Some(authority),
-        seal: None,
-    })
-}
-
-/// A certificate's number: at random, so that no counter has to survive anything.
-fn serial(env: &Env) -> u64 {
-    (env.rng.u64() >> 1).max(1)
-}
-
-/// The identity of the first administrator, made by the node that holds the CA.
-fn new_admin(env: &Env, files: &NodeFiles) -> Result<Identity> {
-    let authority = files
-        .authority
-        .as_ref()
-        .expect("asked only where the CA is");
-    let subject = Subject::user(ADMIN, ADMIN, true)?;
-    let validity = Validity::days(env.clock.wall(), ADMIN_DAYS);
-    let credentials = authority.issue(&*env.rng, &subject, serial(env), validity, &[])?;
-    Ok(Identity {
-        addresses: Vec::new(),
-        credentials,
-    })
-}
-
-/// The node's files with a new certificate where the CA is and the old one ends soon. A failure
-/// is no reason not to start: what is left of the old one is used.
-fn renewed(env: &Env, mut files: NodeFiles, settings: &ServerSettings) -> NodeFiles {
-    let Some(authority) = &files.authority else {
-        return files;
-    };
-    let life = (env.clock.wall(), NODE_DAYS);
-    let addresses = settings.advertise.as_slice();
-    let new = authority.renewed(&*env.rng, &files.credentials, serial(env), life, addresses);
-    match new {
-        Ok(None) => {}
-        Ok(Some(credentials)) => {
-            files.credentials = credentials;
-            match files.write_credentials(&settings.data) {
-                Ok(()) => tracing::info!("the node's certificate was renewed"),
-                Err(error) => tracing::warn!(%error, "the node's new certificate is not kept"),
-            }
-        }
-        Err(error) => tracing::warn!(%error, "the node's certificate could not be renewed"),
-    }
-    files
-}
-
-/// The administrator's identity, renewed like the node's; written when it is published.
-fn renewed_admin(env: &Env, files: &NodeFiles, identity: Identity) -> Identity {
-    let Some(authority) = &files.authority else {
-        return identity;
-    };
-    let life = (env.clock.wall(), ADMIN_DAYS);
-    match authority.renewed(&*env.rng, &identity.credentials, serial(env), life, &[]) {
-        Ok(None) => identity,
-        Ok(Some(credentials)) => Identity {
-            credentials,
-            ..identity
+    let (credentials, joined) = enter(env, &settings.join, &token, what).await?;
+    let node = joined
+        .node
+        .ok_or_else(|| Error::failed("the cluster gave no node id"))?;
+    let files = NodeFiles {
+        meta: NodeMeta {
+            cluster: joined.cluster,
+            node,
+            zone: settings.zone.clone(),
+            rack: settings.rack.clone(),
         },
-        Err(error) => {
-            tracing::warn!(%error, "the administrator's certificate could not be renewed");
-            identity
-        }
-    }
+        credentials,
+        authority: None,
+        seal: None,
+    };
+    Ok((files, joined.nodes))
 }
 
 fn fold_options(settings: &ServerSettings) -> FoldOptions {

@@ -62,7 +62,7 @@ impl Groups {
     ///
     /// # Errors
     /// `corrupt` when log and state do not fit together.
-    pub async fn start_all(&self) -> Result<()> {
+    pub async fn start_all(self: &Arc<Self>) -> Result<()> {
         for record in self.context.store.replicas() {
             if self.broken.read().contains_key(&record.group) {
                 continue;
@@ -78,13 +78,37 @@ impl Groups {
         self.broken.write().insert(group, (replica, why));
     }
 
-    async fn start(&self, group: GroupId, replica: ReplicaId) -> Result<()> {
+    async fn start(self: &Arc<Self>, group: GroupId, replica: ReplicaId) -> Result<()> {
         let running = match group {
             GroupId::ROOT => Running::Root(RootGroup::start(&self.context, replica).await?),
             _ => Running::Shard(Group::start(&self.context, group, replica).await?),
         };
-        self.running.write().insert(group, running);
+        self.running.write().insert(group, running.clone());
+        let groups = self.clone();
+        let watch = async move { groups.watch(group, running).await };
+        self.context.env.spawn.spawn("group watch", Box::pin(watch));
         Ok(())
+    }
+
+    /// A replica that has stopped must not look alive: one that others can replace is given up,
+    /// any other ends the process.
+    async fn watch(&self, group: GroupId, running: Running) {
+        let raft = running.raft();
+        let error = raft.ended().await;
+        let here = self.raft(group).is_some_and(|now| Arc::ptr_eq(&now, raft));
+        if !here {
+            return;
+        }
+        let status = raft.status();
+        if status.voters.len() > 1 {
+            self.running.write().remove(&group);
+            self.give_up(group, status.replica, error.to_string());
+            return;
+        }
+        tracing::error!(%group, %error, "a group has stopped; the node stops with it");
+        let hint = "see the log for the cause, and `dfs fsck` after a restart for damage";
+        let why = format!("group {group} has stopped ({})", error.message);
+        (self.context.on_end)(&Error::new(error.code, why).hint(hint));
     }
 
     /// Every running replica, by group.
@@ -133,7 +157,7 @@ impl Groups {
     ///
     /// # Errors
     /// `conflict` for an id that is not above those that were here (rule 3).
-    pub async fn create(&self, group: GroupId, replica: ReplicaId) -> Result<()> {
+    pub async fn create(self: &Arc<Self>, group: GroupId, replica: ReplicaId) -> Result<()> {
         let _one = self.changing.lock().await;
         let store = &self.context.store;
         let known = store.replica(group).map(|(now, _)| now.replica);

@@ -1,28 +1,34 @@
 //! Starts a node and runs it until it is told to stop.
 
 use super::core::Who;
+use super::identity::Identity as NodeIdentity;
 use super::open::{Opened, open};
 use super::service::Calls;
 use super::{Node, workers};
 use crate::cluster::{self, DirLock, Identity};
 use crate::config::ServerSettings;
 use crate::env::Env;
-use crate::error::{Error, Result};
-use crate::net::{Endpoint, ServerTls};
-use crate::raft::PeerTransport;
-use crate::root::{NodeRecord, RootCommand};
-use crate::types::{ClusterId, GroupId, NodeId, ReplicaId};
-use bytes::Bytes;
+use crate::error::{Code, Error, Result};
+use crate::net::{Endpoint, Gate, Incoming, Peer, ServerParts, ServerTls, Service};
+use crate::proto::{NodeInfo, NodeState};
+use crate::root::RootCommand;
+use crate::types::{ClusterId, NodeId};
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// How long running requests get when the node stops.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+/// How long another replica may take to take the lead over.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+/// Between attempts to tell the root group of a start.
+const REGISTER_PAUSE: Duration = Duration::from_millis(100);
+/// How often an operator who waits is told why.
+const REGISTER_TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// What is printed once the node serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,16 +79,6 @@ impl Server {
     /// Opens the data directory, starts the groups and serves. `env` is where calls are served,
     /// `raft_env` the runtime that belongs to Raft and the log alone.
     pub async fn start(
-        env: Env,
-        raft_env: Env,
-        raft_runtime: &Handle,
-        settings: &ServerSettings,
-    ) -> Result<Server> {
-        start(env, raft_env, raft_runtime, settings).await
-    }
-}
-
-async fn start(
     env: Env,
     raft_env: Env,
     raft_runtime: &Handle,
@@ -92,16 +88,15 @@ async fn start(
     let Opened {
         files,
         core,
+        weight,
+        nodes,
         admin,
         lock,
     } = opened;
-    let groups = core
-        .start_groups(&env, raft_env, raft_runtime, Arc::new(Alone))
-        .await?;
-
     let tls = ServerTls::new(&files.credentials)?;
     let late = Arc::new(Late::default());
-    let endpoint = Endpoint::bind(&env, settings.listen, Some((tls, late.clone()))).await?;
+    let parts = ServerParts::new(tls, late.clone()).gate(late.clone());
+    let endpoint = Endpoint::bind(&env, settings.listen, Some(parts)).await?;
     let listen = endpoint.local_addr();
     let address = settings
         .advertise
@@ -110,26 +105,51 @@ async fn start(
     let who = Who {
         id: files.meta.node,
         cluster: files.meta.cluster,
-        address: address.clone(),
-        zone: files.meta.zone.clone(),
-        rack: files.meta.rack.clone(),
+        address,
+        // What the operator says now counts.
+        zone: said(&settings.zone, &files.meta.zone),
+        rack: said(&settings.rack, &files.meta.rack),
+        weight,
         data: settings.data.clone(),
+        identity: NodeIdentity::in_files(files, settings.data.clone()),
+        nodes,
+        offline_after: settings.offline_after,
+        on_end: Arc::new(end_process),
     };
-    let node = core.into_node(&env, groups, who).await?;
+    let node = core.into_node(&env, raft_env, raft_runtime, who).await?;
+    node.peers.set_endpoint(endpoint.clone());
+    // Set once, here.
+    let _ = node.endpoint.set(endpoint.clone());
+    late.set(node.clone());
+    workers::start(&node);
+    node.register().await?;
     if let Some(admin) = admin {
-        let admin = admin.with_addresses(vec![address]);
+        let told = node.told_nodes().into_iter();
+        let admin = admin.with_addresses(told.map(|node| node.address).collect());
         if let Err(error) = publish_admin(&settings.data, &admin) {
             // A full disk, say: the node serves all the same, so that it can be deleted from.
             tracing::warn!(%error, "the administrator's identity could not be written");
         }
     }
-    workers::start(&node);
-    late.set(Arc::new(Calls(node.clone())));
     Ok(Server {
         node,
         endpoint,
         _lock: lock,
     })
+}
+
+fn said(now: &str, before: &str) -> String {
+    match now.is_empty() {
+        true => before.to_owned(),
+        false => now.to_owned(),
+    }
+}
+
+/// What must not go on ends here.
+fn end_process(error: &Error) {
+    tracing::error!(%error, "the node stops");
+    eprintln!("dfs: {error}");
+    std::process::exit(i32::from(error.code.exit_status()));
 }
 
 /// Puts the administrator's identity where the operator and the local user's client look.
@@ -171,69 +191,112 @@ impl Server {
         }
     }
 
-    /// Finishes what is in flight, folds, and stops.
+    /// Hands leadership over, finishes what is in flight, folds, and stops.
     pub async fn stop(self) -> Result<()> {
         self.node.stopping.store(true, Ordering::Relaxed);
+        for (group, running) in self.node.groups.all() {
+            if let Err(error) = running.raft().hand_over(HAND_OVER_MAX).await {
+                tracing::warn!(%group, %error, "nobody took the lead over");
+            }
+        }
         self.endpoint.close(STOP_GRACE).await;
         self.node.fold_and_compact().await?;
         self.node.chunks.flush_index().await?;
-        self.node.shard.raft.shutdown().await?;
-        self.node.root.raft.shutdown().await
+        self.node.groups.shutdown().await
     }
 }
 
 impl Node {
-    /// Tells the root group of this start.
-    pub(super) async fn register(&self, start: u64) -> Result<()> {
-        let record = NodeRecord {
+    /// Tells the root group of this start, however long it takes to find its leader.
+    ///
+    /// # Errors
+    /// The root group's refusal of this start.
+    pub(super) async fn register(self: &Arc<Self>) -> Result<()> {
+        let info = NodeInfo {
             node: self.id,
             address: self.address.clone(),
             zone: self.zone.clone(),
             rack: self.rack.clone(),
-            start,
+            life: self.peers.life(),
             version: env!("CARGO_PKG_VERSION").into(),
+            weight: self.weight,
+            state: NodeState::Member,
         };
-        self.root.propose(&RootCommand::NodeStarted(record)).await
+        let mut told = self.env.clock.now();
+        loop {
+            match self.root_command(RootCommand::NodeStarted(info.clone())).await {
+                Ok(_) => break,
+                Err(error) if error.code == Code::Unavailable || error.code.is_retryable() => {
+                    let now = self.env.clock.now();
+                    if now.saturating_sub(told) > REGISTER_TOLD_EVERY {
+                        told = now;
+                        tracing::warn!(%error, "waiting for the root group");
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(REGISTER_PAUSE).await;
+        }
+        // The first answer brings the newest view.
+        while self.beat().await.is_err() || self.views.now().cluster.version == 0 {
+            tokio::time::sleep(REGISTER_PAUSE).await;
+        }
+        Ok(())
     }
 }
 
-/// Binds before the node is whole, so that a used port is reported before anything starts; calls
+/// Bound before the node is whole, so that a used port is reported before anything starts; calls
 /// that come too early are told so by a closed stream and tried again by the client.
 #[derive(Default)]
 struct Late {
-    service: std::sync::OnceLock<Arc<dyn crate::net::Service>>,
+    node: OnceLock<Arc<Node>>,
 }
 
 impl Late {
-    fn set(&self, service: Arc<dyn crate::net::Service>) {
-        // Set once, here; a second call would have nothing to change.
-        let _ = self.service.set(service);
+    fn set(&self, node: Arc<Node>) {
+        // Set once; a second call would have nothing to change.
+        let _ = self.node.set(node);
     }
 }
 
-impl crate::net::Service for Late {
-    fn serve(&self, incoming: crate::net::Incoming) -> BoxFuture<'static, ()> {
-        match self.service.get() {
-            Some(service) => service.serve(incoming),
+impl Service for Late {
+    fn serve(&self, incoming: Incoming) -> BoxFuture<'static, ()> {
+        match self.node.get() {
+            Some(node) => Calls(node.clone()).serve(incoming),
             None => Box::pin(std::future::ready(())),
         }
     }
 }
 
-/// A cluster of one node has nobody to talk to.
-pub(super) struct Alone;
+impl Gate for Late {
+    fn admits(&self, peer: &Peer) -> std::result::Result<(), String> {
+        match self.node.get() {
+            Some(node) => node.admits(peer),
+            None => Ok(()),
+        }
+    }
+}
 
-impl PeerTransport for Alone {
-    fn call(
-        &self,
-        node: NodeId,
-        group: GroupId,
-        _from: ReplicaId,
-        _to: ReplicaId,
-        _message: Bytes,
-        _timeout: Duration,
-    ) -> BoxFuture<'_, Result<Bytes>> {
-        let error = Error::unavailable(format!("no route to node {node} (group {group})"));
-        Box::pin(std::future::ready(Err(error)))
+impl Node {
+    /// Who may be connected: nodes of the cluster, users who were not removed. While this node does
+    /// not hear what was revoked it lets no user in.
+    fn admits(&self, peer: &Peer) -> std::result::Result<(), String> {
+        let view = self.views.now();
+        match peer {
+            Peer::Nobody => Ok(()),
+            Peer::Node { id, .. } => match view.node(*id) {
+                Some(info) if info.state == NodeState::Removed => {
+                    Err(format!("node {id} was removed from the cluster"))
+                }
+                // One that has just joined is not in every view yet.
+                _ => Ok(()),
+            },
+            Peer::User { name, .. } => {
+                if view.cluster.revoked_users.binary_search(name).is_ok() {
+                    return Err(format!("user {name} was removed from the cluster"));
+                }
+                Ok(())
+            }
+        }
     }
 }

@@ -1,0 +1,91 @@
+//! `dfs token create`.
+
+use super::context::Context;
+use super::failure::{Failure, Outcome, tell};
+use crate::config::units::parse_duration;
+use crate::error::Error;
+use crate::proto::{AdminAnswer, AdminCall, TokenRole};
+use serde::Serialize;
+use std::time::Duration;
+
+/// Make a token that lets a node or a user in
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    Create(Create),
+}
+
+/// Print a token for one new node, or with --client for one user
+#[derive(clap::Args)]
+struct Create {
+    /// For a node (the default)
+    #[arg(long, conflicts_with_all = ["client", "user", "admin", "group"])]
+    node: bool,
+    /// For a user; `dfs login` takes it
+    #[arg(long, requires = "user")]
+    client: bool,
+    /// The user's name
+    #[arg(long, value_name = "NAME", requires = "client")]
+    user: Option<String>,
+    /// The user's group; his name if not given
+    #[arg(long, value_name = "NAME", requires = "client")]
+    group: Option<String>,
+    /// The user may manage the cluster
+    #[arg(long, requires = "client")]
+    admin: bool,
+    /// How long it may be used
+    #[arg(long, value_name = "DUR", default_value = "1h", value_parser = parse_duration)]
+    ttl: Duration,
+}
+
+#[derive(Serialize)]
+struct TokenJson<'a> {
+    token: &'a str,
+    addresses: &'a [String],
+    /// What to run with it.
+    command: &'a str,
+}
+
+pub async fn run(args: Args, cx: &Context) -> Outcome {
+    let Verb::Create(args) = args.verb;
+    let role = match args.user {
+        None => TokenRole::Node,
+        Some(name) => TokenRole::User {
+            group: args.group.unwrap_or_else(|| name.clone()),
+            name,
+            admin: args.admin,
+        },
+    };
+    let for_node = role == TokenRole::Node;
+    let ttl_ms = u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX);
+    let call = AdminCall::CreateToken { role, ttl_ms };
+    let AdminAnswer::Token { token, addresses } = cx.connect().await?.admin(call).await? else {
+        return Err(Failure::Error(Error::failed("the cluster gave no token")));
+    };
+    let places = addresses.join(",");
+    let command = match for_node {
+        true => format!("dfs serve --data DIR --join {places} --token {token}"),
+        false => {
+            let place = addresses.first().map_or("HOST:PORT", String::as_str);
+            format!("dfs login {place} --token {token}")
+        }
+    };
+    if cx.json() {
+        return cx.out.json(&TokenJson {
+            token: &token,
+            addresses: &addresses,
+            command: &command,
+        });
+    }
+    cx.out.line(&token)?;
+    cx.out.flush()?;
+    if !cx.quiet() {
+        tell(format_args!("use it once, within {:?}: {command}", args.ttl));
+    }
+    Ok(())
+}
