@@ -6,6 +6,7 @@ use super::Node;
 use super::garbage::Garbage;
 use super::group::{Group, GroupContext, RootGroup};
 use super::metrics::Metrics;
+use super::spool;
 use super::tail;
 use super::tickets::Tickets;
 use crate::env::{Env, MetaBase};
@@ -86,6 +87,8 @@ pub(super) struct Core {
     pub store: Arc<MetaStore>,
     pub chunks: Arc<ChunkStore>,
     pub reserve: Reserve,
+    /// Where images are spooled; empty after a start.
+    pub spool: PathBuf,
 }
 
 /// The groups of a node.
@@ -129,6 +132,8 @@ impl Core {
         store.recover_slots(env).await?;
         let chunks = ChunkStore::open_with(env.clone(), dir, bases.index, options.chunks).await?;
         let reserve = Reserve::new(env.disk.clone(), dir);
+        let spool = dir.join("images");
+        spool::clear(&*env.disk, &spool).await?;
         if let Some(first) = first {
             seed(env, &wal, &store, first).await?;
         }
@@ -140,6 +145,7 @@ impl Core {
             store,
             chunks,
             reserve,
+            spool,
         })
     }
 
@@ -160,6 +166,7 @@ impl Core {
             raft_runtime: raft_runtime.clone(),
             store: self.store.clone(),
             wal: self.wal.clone(),
+            spool: self.spool.clone(),
             transport,
             timers: Timers::default(),
         };

@@ -11,6 +11,7 @@ use crate::root::RootCommand;
 use crate::store::overlay::{MetaStore, View};
 use crate::store::wal::Wal;
 use crate::types::{GroupId, ReadLevel, ReplicaId};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -34,6 +35,8 @@ pub struct GroupContext {
     pub raft_runtime: Handle,
     pub store: Arc<MetaStore>,
     pub wal: Arc<Wal>,
+    /// Where images are spooled.
+    pub spool: PathBuf,
     pub transport: Arc<dyn PeerTransport>,
     pub timers: Timers,
 }
@@ -67,7 +70,8 @@ impl Group {
         id: GroupId,
         replica: ReplicaId,
     ) -> Result<Arc<Group>> {
-        let machine = Machine::new(context.raft_env.clone(), context.store.clone(), id)?;
+        let (env, store) = (context.raft_env.clone(), context.store.clone());
+        let machine = Machine::new(env, store, id, &context.spool)?;
         let raft = context.start_raft(id, replica, machine.clone()).await?;
         let proposer = Proposer::start(&context.env, raft.clone(), context.store.clone());
         let reader = Reader::start(&context.env, raft.clone(), machine.clone());
@@ -107,7 +111,8 @@ pub struct RootGroup {
 impl RootGroup {
     pub async fn start(context: &GroupContext, replica: ReplicaId) -> Result<Arc<RootGroup>> {
         let id = GroupId::ROOT;
-        let machine = Machine::new(context.raft_env.clone(), context.store.clone(), id)?;
+        let (env, store) = (context.raft_env.clone(), context.store.clone());
+        let machine = Machine::new(env, store, id, &context.spool)?;
         let raft = context.start_raft(id, replica, machine.clone()).await?;
         Ok(Arc::new(RootGroup { raft, machine }))
     }

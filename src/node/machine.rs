@@ -1,16 +1,22 @@
 //! The replicated state of one group on this node: binds `shard` or `root` to the store. Called
 //! by `raft` with committed entries; publishes their effects in one step with the applied
-//! position.
+//! position. Cuts and takes images of it.
 
+use super::spool::SpoolFile;
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::raft::{AppliedMark, Committed, CommittedWhat, Reply, StateMachine};
+use crate::raft::{
+    AppliedMark, Committed, CommittedWhat, CutImage, ReceivedImage, Reply, StagedImage,
+    StateMachine,
+};
 use crate::store::Change;
-use crate::store::overlay::{MetaStore, ReplicaMark, View};
+use crate::store::image::{self, ImageMeta};
+use crate::store::overlay::{MetaStore, ReplicaMark, ReplicaRecord, StagedSlot, View};
 use crate::types::{GroupId, Slot};
 use crate::{root, shard};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a group's records mean.
@@ -27,12 +33,19 @@ pub struct Machine {
     store: Arc<MetaStore>,
     group: GroupId,
     meaning: Meaning,
+    /// Where images are spooled.
+    spool: PathBuf,
 }
 
 impl Machine {
     /// # Errors
     /// The node has no replica of the group.
-    pub fn new(env: Env, store: Arc<MetaStore>, group: GroupId) -> Result<Arc<Machine>> {
+    pub fn new(
+        env: Env,
+        store: Arc<MetaStore>,
+        group: GroupId,
+        spool: &Path,
+    ) -> Result<Arc<Machine>> {
         if store.replica(group).is_none() {
             return Err(Error::failed(format!(
                 "this node has no replica of group {group}"
@@ -48,6 +61,7 @@ impl Machine {
             store,
             group,
             meaning,
+            spool: spool.to_owned(),
         }))
     }
 
@@ -56,25 +70,57 @@ impl Machine {
         self.store.view(self.slot())
     }
 
+    /// As of now, and as of the last synced fold.
+    fn records(&self) -> (ReplicaRecord, ReplicaRecord) {
+        let records = self.store.replica(self.group);
+        records.expect("a replica is never lost")
+    }
+
     /// Where the records are now: an installed image moves them.
     fn slot(&self) -> Slot {
-        let (now, _) = self
-            .store
-            .replica(self.group)
-            .expect("a replica is never lost");
-        now.slot
+        self.records().0.slot
     }
 
     fn mark(&self, folded: bool) -> AppliedMark {
-        let (now, last_fold) = self
+        let (now, last_fold) = self.records();
+        applied_mark(if folded { last_fold.mark } else { now.mark })
+    }
+
+    async fn cut(&self) -> Result<CutImage> {
+        let file = SpoolFile::new(&self.env, &self.spool, self.group);
+        let found = self.store.replica_view(self.group)?;
+        let (record, view) = found.expect("a replica is never lost");
+        let meta = ImageMeta {
+            group: self.group,
+            mark: record.mark,
+        };
+        let size = image::cut(&self.env, view, &meta, file.path()).await?;
+        tracing::info!(group = %self.group, ?size, "cut an image");
+        Ok(CutImage {
+            mark: applied_mark(meta.mark),
+            file: file.path().to_owned(),
+            keep: Box::new(file),
+        })
+    }
+
+    async fn stage(&self, image: ReceivedImage) -> Result<StagedImage> {
+        let replica = self.records().0.replica;
+        let staged = self
             .store
-            .replica(self.group)
-            .expect("a replica is never lost");
-        let mark = if folded { last_fold.mark } else { now.mark };
-        AppliedMark {
-            position: mark.position,
-            members: mark.members,
+            .stage_image(&self.env, &image.file, replica)
+            .await?;
+        if staged.record.group != self.group {
+            let found = staged.record.group;
+            self.store.discard_staged(&self.env, staged).await?;
+            return Err(Error::corrupt(format!(
+                "an image for group {} is of group {found}",
+                self.group
+            )));
         }
+        Ok(StagedImage {
+            mark: applied_mark(staged.record.mark.clone()),
+            place: Box::new(staged),
+        })
     }
 }
 
@@ -105,6 +151,40 @@ impl StateMachine for Machine {
             applied
         })
     }
+
+    fn cut_image(&self) -> BoxFuture<'_, Result<CutImage>> {
+        Box::pin(self.cut())
+    }
+
+    fn stage_image(&self, image: ReceivedImage) -> BoxFuture<'_, Result<StagedImage>> {
+        Box::pin(self.stage(image))
+    }
+
+    fn install_image(&self, image: StagedImage) -> BoxFuture<'_, Result<AppliedMark>> {
+        let staged = staged_slot(image);
+        Box::pin(async move {
+            let record = self.store.adopt_staged(&self.env, staged).await?;
+            tracing::info!(group = %self.group, at = %record.mark.position.index, "installed an image");
+            Ok(applied_mark(record.mark))
+        })
+    }
+
+    fn discard_image(&self, image: StagedImage) -> BoxFuture<'_, Result<()>> {
+        let staged = staged_slot(image);
+        Box::pin(self.store.discard_staged(&self.env, staged))
+    }
+}
+
+fn applied_mark(mark: ReplicaMark) -> AppliedMark {
+    AppliedMark {
+        position: mark.position,
+        members: mark.members,
+    }
+}
+
+fn staged_slot(image: StagedImage) -> StagedSlot {
+    let place = image.place.downcast::<StagedSlot>();
+    *place.expect("a staged image comes from this state machine")
 }
 
 /// Applies entries on top of `before` and publishes what they change.

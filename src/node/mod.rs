@@ -23,6 +23,7 @@ mod proposer;
 mod reader;
 mod serve;
 mod service;
+mod spool;
 mod status;
 mod tail;
 #[cfg(test)]

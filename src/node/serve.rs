@@ -9,9 +9,9 @@ use crate::config::ServerSettings;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::net::{Endpoint, ServerTls};
-use crate::raft::PeerTransport;
+use crate::raft::{CutImage, PeerTransport, Route, Urgency};
 use crate::root::{NodeRecord, RootCommand};
-use crate::types::{ClusterId, GroupId, NodeId, ReplicaId};
+use crate::types::{ClusterId, NodeId};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
@@ -226,14 +226,25 @@ pub(super) struct Alone;
 impl PeerTransport for Alone {
     fn call(
         &self,
-        node: NodeId,
-        group: GroupId,
-        _from: ReplicaId,
-        _to: ReplicaId,
+        route: Route,
+        _urgency: Urgency,
         _message: Bytes,
         _timeout: Duration,
     ) -> BoxFuture<'_, Result<Bytes>> {
-        let error = Error::unavailable(format!("no route to node {node} (group {group})"));
-        Box::pin(std::future::ready(Err(error)))
+        Box::pin(std::future::ready(Err(no_way(route))))
     }
+
+    fn send_image<'a>(
+        &'a self,
+        route: Route,
+        _head: Bytes,
+        _image: &'a CutImage,
+    ) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(std::future::ready(Err(no_way(route))))
+    }
+}
+
+fn no_way(route: Route) -> Error {
+    let Route { node, group, .. } = route;
+    Error::unavailable(format!("no route to node {node} (group {group})"))
 }

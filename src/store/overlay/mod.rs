@@ -35,6 +35,7 @@ mod view;
 
 pub use fold::Folded;
 pub use replicas::{ReplicaMark, ReplicaRecord};
+pub use slots::StagedSlot;
 pub use view::View;
 
 use crate::env::MetaBase;
@@ -225,7 +226,20 @@ impl MetaStore {
 
     /// A view of one slot as of the newest publication.
     pub fn view(self: &Arc<Self>, slot: Slot) -> Result<View> {
+        self.view_of(&self.state.read(), slot)
+    }
+
+    /// A view of a group's records, with what is known of the replica at the same instant.
+    pub fn replica_view(self: &Arc<Self>, group: GroupId) -> Result<Option<(ReplicaRecord, View)>> {
         let state = self.state.read();
+        let Some(replica) = state.replicas.get(&group) else {
+            return Ok(None);
+        };
+        let view = self.view_of(&state, replica.now.slot)?;
+        Ok(Some((replica.now.clone(), view)))
+    }
+
+    fn view_of(&self, state: &State, slot: Slot) -> Result<View> {
         let base = self.base.begin_read()?;
         *self.views.lock().entry(state.sequence).or_default() += 1;
         Ok(View::new(
