@@ -12,7 +12,7 @@ use super::registry::Groups;
 use super::tickets::Tickets;
 use super::transport::Transport;
 use super::view::{self, Views};
-use super::{images, tail};
+use super::{spool, tail};
 use crate::env::{Env, MetaBase};
 use crate::error::{Error, Result};
 use crate::net::ClientTls;
@@ -33,6 +33,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
+/// Images on their way, within the data directory.
+pub(super) const SPOOL: &str = "images";
 /// Where the groups' records are on the first node.
 const ROOT_SLOT: Slot = Slot(1);
 const SHARD_SLOT: Slot = Slot(2);
@@ -146,6 +148,7 @@ impl Core {
         store.recover_slots(env).await?;
         let chunks = ChunkStore::open_with(env.clone(), dir, bases.index, options.chunks).await?;
         let reserve = Reserve::new(env.disk.clone(), dir);
+        spool::clear(&*env.disk, &dir.join(SPOOL)).await?;
         if let Some(first) = first {
             seed(env, &wal, &store, first).await?;
         }
@@ -179,7 +182,6 @@ impl Core {
         raft_runtime: &Handle,
         who: Who,
     ) -> Result<Arc<Node>> {
-        images::prepare(env, &who.data).await?;
         let tls = ClientTls::new(&who.identity.credentials())?;
         let end = who.on_end.clone();
         let overtaken: OnOvertaken = Arc::new(move |error| end(error));
@@ -193,7 +195,7 @@ impl Core {
             wal: self.wal.clone(),
             transport,
             timers: Timers::default(),
-            data: who.data.clone(),
+            spool: who.data.join(SPOOL),
             on_end: who.on_end.clone(),
         });
         for (group, replica, why) in self.broken {

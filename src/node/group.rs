@@ -46,8 +46,8 @@ pub struct GroupContext {
     pub wal: Arc<Wal>,
     pub transport: Arc<dyn PeerTransport>,
     pub timers: Timers,
-    /// The node's directory.
-    pub data: PathBuf,
+    /// Where images are spooled.
+    pub spool: PathBuf,
     /// Called when a replica that nobody can replace has stopped.
     pub on_end: OnEnd,
 }
@@ -75,7 +75,7 @@ impl GroupContext {
 
     fn machine(&self, id: GroupId) -> Result<Arc<Machine>> {
         let (env, store) = (self.raft_env.clone(), self.store.clone());
-        Machine::new(env, store, id, self.data.clone())
+        Machine::new(env, store, id, &self.spool)
     }
 }
 

@@ -1,25 +1,23 @@
 //! Images of groups between nodes: spooled to a file, carried over a stream of bulk, spooled again,
 //! handed to `raft`, which has it installed.
 //!
-//! Spools live in `DIR/images` and are worth nothing: a start removes what is there.
-
 use super::Node;
+use super::core::SPOOL;
 use super::peers::{Peers, odd};
+use super::spool::SpoolFile;
 use crate::codec;
 use crate::env::{DiskFile, Env, OpenMode};
 use crate::error::{Code, Error, Result};
 use crate::limits::GIB;
 use crate::net::Stream;
 use crate::proto::{PeerAnswer, PeerCall};
-use crate::raft::ReceivedImage;
-use crate::types::{GroupId, NodeId, ReplicaId};
+use crate::raft::{ReceivedImage, Route};
+use crate::types::{GroupId, ReplicaId};
 use bytes::Bytes;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Of the data directory.
-pub const DIR: &str = "images";
 /// Bytes read, sent and written in one piece.
 const PIECE_BYTES: usize = 512 << 10;
 /// One piece may take so long on its way.
@@ -31,68 +29,22 @@ const IMAGE_BYTES_MAX: u64 = 16_384 * GIB;
 const INSTALL_MAX: Duration = Duration::from_secs(60);
 const INSTALL_BYTES_A_SECOND: u64 = 4 << 20;
 
-/// Removes what earlier lives left, and makes the directory.
-pub async fn prepare(env: &Env, data: &Path) -> Result<()> {
-    let dir = data.join(DIR);
-    let failed = |e: std::io::Error| Error::io("prepare", &dir, &e);
-    env.disk.create_dir(&dir).await.map_err(failed)?;
-    for name in env.disk.list(&dir).await.map_err(failed)? {
-        env.disk.remove(&dir.join(name)).await.map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// A name that no spool has.
-pub fn spool(env: &Env, data: &Path, group: GroupId) -> PathBuf {
-    data.join(DIR)
-        .join(format!("{group}-{:016x}", env.rng.u64()))
-}
-
-/// A spooled image; the file goes when the last holder does.
-pub struct Spool {
-    env: Env,
-    pub path: PathBuf,
-}
-
-impl Spool {
-    pub fn new(env: &Env, path: PathBuf) -> Spool {
-        Spool {
-            env: env.clone(),
-            path,
-        }
-    }
-}
-
-impl Drop for Spool {
-    /// What stays behind is removed at the next start.
-    fn drop(&mut self) {
-        let (env, path) = (self.env.clone(), self.path.clone());
-        let remove = async move {
-            if let Err(error) = env.disk.remove(&path).await {
-                tracing::debug!(%error, path = %path.display(), "an image stays behind");
-            }
-        };
-        self.env.spawn.spawn("remove an image", Box::pin(remove));
-    }
-}
-
 /// Sends an image to a replica on another node, and returns its answer.
 pub async fn send(
     env: &Env,
     peers: &Peers,
-    node: NodeId,
-    (group, from, to): (GroupId, ReplicaId, ReplicaId),
+    route: Route,
     head: Bytes,
     path: &Path,
 ) -> Result<Bytes> {
     let failed = |e: std::io::Error| Error::io("read", path, &e);
     let file = env.disk.open(path, OpenMode::Read).await.map_err(failed)?;
     let len = file.len().await.map_err(failed)?;
-    let mut stream = peers.open(node).await?;
+    let mut stream = peers.open(route.node).await?;
     let call = PeerCall::Image {
-        group,
-        from,
-        to,
+        group: route.group,
+        from: route.from,
+        to: route.to,
         head,
         len,
     };
@@ -141,15 +93,15 @@ impl Node {
             let why = format!("no space for an image of {len} bytes");
             return Err(Error::new(Code::NoSpace, why));
         }
-        let spool = Spool::new(&self.env, spool(&self.env, &self.data, group));
-        let path = &spool.path;
-        let failed = |e: std::io::Error| Error::io("write", path, &e);
-        let opened = self.env.disk.open(path, OpenMode::CreateNew).await;
+        let spool = SpoolFile::new(&self.env, &self.data.join(SPOOL), group);
+        let path = spool.path().to_owned();
+        let failed = |e: std::io::Error| Error::io("write", &path, &e);
+        let opened = self.env.disk.open(&path, OpenMode::CreateNew).await;
         let file = opened.map_err(failed)?;
         take(&*file, len, stream).await?;
         let received = ReceivedImage {
             file: path.clone(),
-            keep: Box::new(()),
+            keep: Box::new(spool),
         };
         raft.receive_image(head, received).await
     }

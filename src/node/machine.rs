@@ -1,17 +1,28 @@
 //! The replicated state of one group on this node: binds `shard` or `root` to the store. Called
 //! by `raft` with committed entries; publishes their effects in one step with the applied
-//! position.
+//! position. Cuts and takes images of it.
 
+use super::spool::SpoolFile;
 use crate::env::Env;
-use crate::error::{Error, Result};
-use crate::raft::{AppliedMark, Committed, CommittedWhat, Reply, StateMachine};
+use crate::error::{Code, Error, Result};
+use crate::raft::{
+    AppliedMark, Committed, CommittedWhat, CutImage, ReceivedImage, Reply, StagedImage,
+    StateMachine,
+};
 use crate::store::Change;
-use crate::store::overlay::{MetaStore, ReplicaMark, View};
-use crate::types::{GroupId, Slot};
+use crate::store::image::{self, ImageMeta};
+use crate::store::overlay::{MetaStore, ReplicaMark, ReplicaRecord, StagedSlot, View};
+use crate::types::{GroupId, LogIndex, ReplicaId, Slot};
 use crate::{root, shard};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+fn no_replica(group: GroupId) -> Error {
+    let why = format!("this node has no replica of group {group}");
+    Error::new(Code::Redirect, why)
+}
 
 /// What a group's records mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,18 +37,23 @@ pub struct Machine {
     env: Env,
     store: Arc<MetaStore>,
     group: GroupId,
+    replica: ReplicaId,
     meaning: Meaning,
+    /// Where images are spooled.
+    spool: PathBuf,
 }
 
 impl Machine {
     /// # Errors
     /// The node has no replica of the group.
-    pub fn new(env: Env, store: Arc<MetaStore>, group: GroupId) -> Result<Arc<Machine>> {
-        if store.replica(group).is_none() {
-            return Err(Error::failed(format!(
-                "this node has no replica of group {group}"
-            )));
-        }
+    pub fn new(
+        env: Env,
+        store: Arc<MetaStore>,
+        group: GroupId,
+        spool: &Path,
+    ) -> Result<Arc<Machine>> {
+        let record = store.replica(group).map(|(now, _)| now);
+        let record = record.ok_or_else(|| no_replica(group))?;
         let meaning = if group == GroupId::ROOT {
             Meaning::Root
         } else {
@@ -47,34 +63,83 @@ impl Machine {
             env,
             store,
             group,
+            replica: record.replica,
             meaning,
+            spool: spool.to_owned(),
         }))
     }
 
     /// A view of the group's records as of the newest applied entry.
+    ///
+    /// # Errors
+    /// `redirect` when the replica was removed.
     pub fn view(&self) -> Result<View> {
-        self.store.view(self.slot())
+        self.store.view(self.slot()?)
+    }
+
+    /// False while the replica waits for its first image.
+    pub fn has_state(&self) -> bool {
+        let records = self.records();
+        records.is_ok_and(|(now, _)| now.mark.position.index > LogIndex(0))
+    }
+
+    /// As of now, and as of the last synced fold. A replica that was removed, perhaps to make
+    /// place for a newer one of the same group, has none.
+    fn records(&self) -> Result<(ReplicaRecord, ReplicaRecord)> {
+        let records = self.store.replica(self.group);
+        let own = records.filter(|(now, _)| now.replica == self.replica);
+        own.ok_or_else(|| no_replica(self.group))
     }
 
     /// Where the records are now: an installed image moves them.
-    fn slot(&self) -> Slot {
-        let (now, _) = self
-            .store
-            .replica(self.group)
-            .expect("a replica is never lost");
-        now.slot
+    fn slot(&self) -> Result<Slot> {
+        Ok(self.records()?.0.slot)
     }
 
+    /// Of a replica that was removed: nothing.
     fn mark(&self, folded: bool) -> AppliedMark {
-        let (now, last_fold) = self
+        let mark = |(now, last_fold): (ReplicaRecord, ReplicaRecord)| {
+            applied_mark(if folded { last_fold.mark } else { now.mark })
+        };
+        self.records().map(mark).unwrap_or_default()
+    }
+
+    async fn cut(&self) -> Result<CutImage> {
+        let file = SpoolFile::new(&self.env, &self.spool, self.group);
+        let found = self.store.replica_view(self.group)?;
+        let found = found.filter(|(record, _)| record.replica == self.replica);
+        let (record, view) = found.ok_or_else(|| no_replica(self.group))?;
+        let meta = ImageMeta {
+            group: self.group,
+            mark: record.mark,
+        };
+        let size = image::cut(&self.env, view, &meta, file.path()).await?;
+        tracing::info!(group = %self.group, ?size, "cut an image");
+        Ok(CutImage {
+            mark: applied_mark(meta.mark),
+            file: file.path().to_owned(),
+            keep: Box::new(file),
+        })
+    }
+
+    async fn stage(&self, image: ReceivedImage) -> Result<StagedImage> {
+        let replica = self.records()?.0.replica;
+        let staged = self
             .store
-            .replica(self.group)
-            .expect("a replica is never lost");
-        let mark = if folded { last_fold.mark } else { now.mark };
-        AppliedMark {
-            position: mark.position,
-            members: mark.members,
+            .stage_image(&self.env, &image.file, replica)
+            .await?;
+        if staged.record.group != self.group {
+            let found = staged.record.group;
+            self.store.discard_staged(&self.env, staged).await?;
+            return Err(Error::corrupt(format!(
+                "an image for group {} is of group {found}",
+                self.group
+            )));
         }
+        Ok(StagedImage {
+            mark: applied_mark(staged.record.mark.clone()),
+            place: Box::new(staged),
+        })
     }
 }
 
@@ -88,15 +153,9 @@ impl StateMachine for Machine {
     }
 
     fn apply(&self, entries: Vec<Committed>) -> BoxFuture<'_, Result<Vec<Reply>>> {
-        let (store, group, slot) = (self.store.clone(), self.group, self.slot());
-        let (meaning, before) = (self.meaning, self.mark(false));
-        let work = move || {
-            let before = ReplicaMark {
-                position: before.position,
-                members: before.members,
-            };
-            apply_entries(&store, group, slot, meaning, before, &entries)
-        };
+        let (store, group, meaning) = (self.store.clone(), self.group, self.meaning);
+        let before = self.records().map(|(now, _)| now);
+        let work = move || apply_entries(&store, before?, meaning, &entries);
         Box::pin(async move {
             let applied = self.env.run_blocking(work).await;
             if let Err(error) = &applied {
@@ -105,18 +164,50 @@ impl StateMachine for Machine {
             applied
         })
     }
+
+    fn cut_image(&self) -> BoxFuture<'_, Result<CutImage>> {
+        Box::pin(self.cut())
+    }
+
+    fn stage_image(&self, image: ReceivedImage) -> BoxFuture<'_, Result<StagedImage>> {
+        Box::pin(self.stage(image))
+    }
+
+    fn install_image(&self, image: StagedImage) -> BoxFuture<'_, Result<AppliedMark>> {
+        let staged = staged_slot(image);
+        Box::pin(async move {
+            let record = self.store.adopt_staged(&self.env, staged).await?;
+            tracing::info!(group = %self.group, at = %record.mark.position.index, "installed an image");
+            Ok(applied_mark(record.mark))
+        })
+    }
+
+    fn discard_image(&self, image: StagedImage) -> BoxFuture<'_, Result<()>> {
+        let staged = staged_slot(image);
+        Box::pin(self.store.discard_staged(&self.env, staged))
+    }
+}
+
+fn applied_mark(mark: ReplicaMark) -> AppliedMark {
+    AppliedMark {
+        position: mark.position,
+        members: mark.members,
+    }
+}
+
+fn staged_slot(image: StagedImage) -> StagedSlot {
+    let place = image.place.downcast::<StagedSlot>();
+    *place.expect("a staged image comes from this state machine")
 }
 
 /// Applies entries on top of `before` and publishes what they change.
 fn apply_entries(
     store: &Arc<MetaStore>,
-    group: GroupId,
-    slot: Slot,
+    before: ReplicaRecord,
     meaning: Meaning,
-    before: ReplicaMark,
     entries: &[Committed],
 ) -> Result<Vec<Reply>> {
-    let mut mark = before;
+    let mut mark = before.mark;
     let mut commands = Vec::new();
     for entry in entries {
         mark.position = entry.position;
@@ -126,14 +217,14 @@ fn apply_entries(
             CommittedWhat::Command(command) => commands.push(command.clone()),
         }
     }
-    let view = store.view(slot)?;
+    let view = store.view(before.slot)?;
     let (changes, replies) = match meaning {
         Meaning::Root => apply_root(&view, &commands)?,
         Meaning::Shard => apply_shard(&view, &commands)?,
     };
     // The view ends first, so that what it saw need not be kept beside the new values.
     drop(view);
-    store.publish(group, mark, changes);
+    store.publish((before.group, before.replica), mark, changes)?;
     let mut replies = replies.into_iter();
     Ok(entries
         .iter()

@@ -52,9 +52,6 @@ impl Node {
     /// One step for one group.
     async fn look_after(self: &Arc<Self>, group: GroupId, raft: &Arc<RaftGroup>) -> Result<()> {
         let members = raft.members();
-        if members.joint {
-            return Ok(());
-        }
         let Some(progress) = raft.progress() else {
             return Ok(());
         };
@@ -68,7 +65,8 @@ impl Node {
             .chain(learners)
             .map(|((id, node), votes)| {
                 let progress = progress.get(id);
-                let matched = progress.map_or(0, |progress| progress.matched.0);
+                let matched = progress.and_then(|progress| progress.matched);
+                let matched = matched.map_or(0, |index| index.0);
                 let stuck = !votes && self.is_stuck(group, *id, matched, now);
                 Replica {
                     id: *id,
@@ -95,8 +93,14 @@ impl Node {
             loads: &loads,
         };
         match known.next() {
-            None => Ok(()),
             Some(step) => self.step(group, raft, &replicas, step).await,
+            // A change that a leader before this one left half done.
+            None if members.joint => {
+                let voters = members.voters.iter().map(|(replica, _)| *replica).collect();
+                let step = Step::ChangeVoters(voters);
+                self.step(group, raft, &replicas, step).await
+            }
+            None => Ok(()),
         }
     }
 

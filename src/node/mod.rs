@@ -40,6 +40,7 @@ mod root_work;
 mod scrub;
 mod serve;
 mod service;
+mod spool;
 mod status;
 mod tail;
 #[cfg(test)]

@@ -79,6 +79,16 @@ impl Server {
     /// Opens the data directory, starts the groups and serves. `env` is where calls are served,
     /// `raft_env` the runtime that belongs to Raft and the log alone.
     pub async fn start(
+        env: Env,
+        raft_env: Env,
+        raft_runtime: &Handle,
+        settings: &ServerSettings,
+    ) -> Result<Server> {
+        start(env, raft_env, raft_runtime, settings).await
+    }
+}
+
+async fn start(
     env: Env,
     raft_env: Env,
     raft_runtime: &Handle,

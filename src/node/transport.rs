@@ -7,8 +7,8 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::limits::{MIB, RAFT_MESSAGES_MAX};
 use crate::proto::{PeerAnswer, PeerCall, RaftMessage};
-use crate::raft::{CutImage, PeerTransport, Urgency};
-use crate::types::{GroupId, NodeId, ReplicaId};
+use crate::raft::{CutImage, PeerTransport, Route, Urgency};
+use crate::types::NodeId;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -79,15 +79,15 @@ impl Transport {
 impl PeerTransport for Transport {
     fn call(
         &self,
-        node: NodeId,
-        group: GroupId,
-        _from: ReplicaId,
-        to: ReplicaId,
-        message: Bytes,
+        route: Route,
         urgency: Urgency,
+        message: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Bytes>> {
         Box::pin(async move {
+            let Route {
+                node, group, to, ..
+            } = route;
             let queues = self.queues(node);
             let queue = match urgency {
                 Urgency::Now => queues.now,
@@ -113,21 +113,12 @@ impl PeerTransport for Transport {
 
     fn send_image<'a>(
         &'a self,
-        node: NodeId,
-        group: GroupId,
-        from: ReplicaId,
-        to: ReplicaId,
+        route: Route,
         head: Bytes,
         image: &'a CutImage,
     ) -> BoxFuture<'a, Result<Bytes>> {
-        Box::pin(images::send(
-            &self.env,
-            &self.peers,
-            node,
-            (group, from, to),
-            head,
-            &image.file,
-        ))
+        let file = &image.file;
+        Box::pin(images::send(&self.env, &self.peers, route, head, file))
     }
 }
 

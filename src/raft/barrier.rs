@@ -11,6 +11,8 @@ use crate::error::{Code, Error, Result};
 use crate::limits;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Raft, ReadPolicy};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,6 +23,21 @@ const READERS_MAX: usize = limits::PROPOSALS_QUEUED_MAX;
 
 type Reader = oneshot::Sender<Result<()>>;
 
+/// Whether readers wait for the quorum right now. openraft asks it by the same messages that are
+/// signs of life otherwise; while somebody waits for the answers they must not be held back.
+#[derive(Clone, Default)]
+pub(super) struct Asking(Arc<AtomicBool>);
+
+impl Asking {
+    pub(super) fn now(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, asking: bool) {
+        self.0.store(asking, Ordering::Relaxed);
+    }
+}
+
 /// Where readers queue; the task that serves them ends with it.
 pub(super) struct Barrier {
     queue: mpsc::Sender<Reader>,
@@ -30,9 +47,10 @@ impl Barrier {
     /// The queue, and the task that serves it.
     pub(super) fn new(
         raft: Raft<Types, Machine>,
+        asking: Asking,
     ) -> (Barrier, impl Future<Output = ()> + Send + 'static) {
         let (queue, readers) = mpsc::channel(READERS_MAX);
-        (Barrier { queue }, serve(raft, readers))
+        (Barrier { queue }, serve(raft, readers, asking))
     }
 
     /// Waits for a read index that was asked for after this call.
@@ -46,10 +64,10 @@ impl Barrier {
     }
 }
 
-async fn serve(raft: Raft<Types, Machine>, mut readers: mpsc::Receiver<Reader>) {
+async fn serve(raft: Raft<Types, Machine>, mut readers: mpsc::Receiver<Reader>, asking: Asking) {
     let mut batch = Vec::new();
     while readers.recv_many(&mut batch, READERS_MAX).await > 0 {
-        let outcome = ask(&raft).await;
+        let outcome = ask(&raft, &asking).await;
         for reader in batch.drain(..) {
             // A reader that was cancelled needs no answer.
             let _ = reader.send(outcome.clone());
@@ -57,8 +75,10 @@ async fn serve(raft: Raft<Types, Machine>, mut readers: mpsc::Receiver<Reader>) 
     }
 }
 
-async fn ask(raft: &Raft<Types, Machine>) -> Result<()> {
+async fn ask(raft: &Raft<Types, Machine>, asking: &Asking) -> Result<()> {
+    asking.set(true);
     let index = raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+    asking.set(false);
     let index = index.map_err(|e| match e {
         RaftError::APIError(LinearizableReadError::ForwardToLeader(leader)) => {
             refusal::not_leader(&leader)

@@ -1,21 +1,26 @@
 //! One replica of one group. Called by `node`; the protocol stands in `raft/mod.rs`.
 
-use super::barrier::Barrier;
-use super::kinds::{Command, Host, Membership, Runtime, StoredMembership, Types};
-use super::log::{GroupLog, LogStore};
+use super::barrier::{Asking, Barrier};
+use super::compaction::{Follower, Laggards, Log};
+use super::kinds::{Command, Host, Membership, Runtime, Types};
+use super::log::{self, GroupLog, LogStore};
 use super::machine::Machine;
 use super::message::{Answer, Ask, Envelope};
 use super::network::Links;
-use super::{GroupStatus, PeerTransport, Reply, StateMachine, Timers, refusal, stored};
+use super::sends::Sends;
+use super::{GroupStatus, PeerTransport, Reply, StateMachine, Timers, members, refusal, stored};
 use crate::codec;
-use crate::env::Env;
+use crate::env::{Clock, Env, Spawn};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::store::wal::{LogPosition, Wal};
 use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::raft::ClientWriteResponse;
+use openraft::{Config, Raft, RaftMetrics, SnapshotPolicy};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +43,10 @@ pub(super) const SEED: LogPosition = LogPosition {
     index: LogIndex(1),
 };
 
+/// What openraft says of an entry that it was to write.
+pub(super) type Written =
+    std::result::Result<ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>>;
+
 /// The encoded membership of a group's seed: these voters.
 ///
 /// # Panics
@@ -53,10 +62,20 @@ pub fn seed_members(voters: &[(ReplicaId, NodeId)]) -> Bytes {
 
 /// One replica of one group.
 pub struct RaftGroup {
-    group: GroupId,
-    replica: ReplicaId,
-    raft: Raft<Types, Machine>,
-    state: Arc<dyn StateMachine>,
+    pub(super) group: GroupId,
+    pub(super) replica: ReplicaId,
+    pub(super) raft: Raft<Types, Machine>,
+    pub(super) state: Arc<dyn StateMachine>,
+    pub(super) spawn: Arc<dyn Spawn>,
+    clock: Arc<dyn Clock>,
+    /// Held while an image is taken: one at a time.
+    pub(super) images: tokio::sync::Mutex<()>,
+    /// Images that this replica sends.
+    sends: Arc<Sends>,
+    /// Members that lag while this replica leads.
+    laggards: Mutex<Laggards>,
+    /// Bytes that the log holds behind an index.
+    bytes_behind: Box<dyn Fn(u64) -> u64 + Send + Sync>,
     /// One permit a proposal that is not applied yet.
     proposals: Semaphore,
     barrier: Barrier,
@@ -66,7 +85,8 @@ pub struct RaftGroup {
 
 impl RaftGroup {
     /// Starts the replica on its log and state. A new group's seed must be in both already: log
-    /// purged at (term 0, index 1), state applied there with [`seed_members`].
+    /// purged at (term 0, index 1), state applied there with [`seed_members`]. A replica that is
+    /// to be filled by an image has nothing in either, and the mark is the default one.
     ///
     /// Entries that the log knows to be committed and the state does not have yet are applied
     /// before this returns. The replica's tasks run on the tokio runtime in whose context this
@@ -97,24 +117,38 @@ impl RaftGroup {
         timers: Timers,
     ) -> Result<Arc<RaftGroup>> {
         let config = config(group, timers)?;
+        log::follow_state(&*log, group, state.applied().position).await?;
+        let (asking, sends) = (Asking::default(), Arc::<Sends>::default());
         let started = Raft::new(
             replica.0,
             Arc::new(config),
-            Links::new(group, replica, transport),
-            GroupLog::new(log, group),
+            Links::new(
+                (group, replica),
+                transport,
+                state.clone(),
+                asking.clone(),
+                sends.clone(),
+            ),
+            GroupLog::new(log.clone(), group),
             Machine::new(state.clone()),
         );
         // Tasks of openraft draw from this seed; outside of it they could not even ask.
         let raft = Runtime::scope(env.rng.u64(), started)
             .await
             .map_err(|e| Error::failed(format!("cannot start group {group} ({e})")))?;
-        let (barrier, serve) = Barrier::new(raft.clone());
+        let (barrier, serve) = Barrier::new(raft.clone(), asking);
         env.spawn.spawn("raft-read-barrier", Box::pin(serve));
         Ok(Arc::new(RaftGroup {
             group,
             replica,
             raft,
             state,
+            spawn: env.spawn,
+            clock: env.clock,
+            images: tokio::sync::Mutex::default(),
+            sends,
+            laggards: Mutex::default(),
+            bytes_behind: Box::new(move |index| log.bytes_behind(group, LogIndex(index))),
             proposals: Semaphore::new(limits::PROPOSALS_QUEUED_MAX),
             barrier,
             lease: timers.election_max,
@@ -151,27 +185,36 @@ impl RaftGroup {
         }
     }
 
-    /// Writes; once more if no majority had confirmed this leader of late and one does within a
-    /// lease. One that was just elected would otherwise refuse its first proposals.
     async fn write(&self, command: Bytes) -> Result<Reply> {
-        let mut metrics = self.raft.metrics();
-        let confirmed = metrics.borrow_and_update().last_quorum_acked;
-        let mut written = self.raft.client_write(Command(command.clone())).await;
-        if written.as_ref().is_err_and(refusal::is_lease_expired) {
-            let confirmation = async {
-                while metrics.borrow_and_update().last_quorum_acked == confirmed {
-                    if metrics.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            if timeout(self.lease, confirmation).await.is_ok() {
-                written = self.raft.client_write(Command(command)).await;
-            }
-        }
-        match written {
+        let written = self.confirmed(|| self.raft.client_write(Command(command.clone())));
+        match written.await {
             Ok(written) => Ok(written.data.0),
             Err(e) => Err(refusal::write(&e)),
+        }
+    }
+
+    /// Writes; once more if no majority had confirmed this leader of late and one does within a
+    /// lease. One that was just elected would otherwise refuse its first proposals.
+    pub(super) async fn confirmed<F: Future<Output = Written>>(
+        &self,
+        write: impl Fn() -> F,
+    ) -> Written {
+        let mut metrics = self.raft.metrics();
+        let confirmed = metrics.borrow_and_update().last_quorum_acked;
+        let written = write().await;
+        if !written.as_ref().is_err_and(refusal::is_lease_expired) {
+            return written;
+        }
+        let confirmation = async {
+            while metrics.borrow_and_update().last_quorum_acked == confirmed {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        match timeout(self.lease, confirmation).await {
+            Ok(()) => write().await,
+            Err(_) => written,
         }
     }
 
@@ -192,12 +235,7 @@ impl RaftGroup {
     /// replica, `unavailable` when this one has stopped.
     pub async fn receive(&self, message: Bytes) -> Result<Bytes> {
         let envelope: Envelope = codec::decode(&message)?;
-        if (envelope.group, envelope.to) != (self.group, self.replica) {
-            return Err(Error::not_found(format!(
-                "no replica {} of group {} here (a message of replica {})",
-                envelope.to, envelope.group, envelope.from
-            )));
-        }
+        self.must_be_addressed(&envelope)?;
         let answer = match envelope.ask {
             Ask::Append(append) => {
                 let answer = self.raft.append_entries(append.try_into()?).await;
@@ -227,22 +265,37 @@ impl RaftGroup {
                 let answer = self.raft.handle_transfer_leader(transfer.into()).await;
                 Answer::Transfer(answer.map_err(|e| refusal::fatal(&e))?.into())
             }
+            Ask::Offer(_) => Answer::Offer(self.answer_offer()),
+            Ask::Image(_) => return Err(Error::corrupt("an image came without its file")),
         };
         Ok(codec::encode(&answer).into())
     }
 
-    /// Lets the log go up to what the last synced fold holds; nothing if that is gone already.
-    /// A leader that is just sending those entries lets them go a moment later.
+    /// A replica that was removed has no successor in its place: others have other ids.
+    pub(super) fn must_be_addressed(&self, envelope: &Envelope) -> Result<()> {
+        if (envelope.group, envelope.to) == (self.group, self.replica) {
+            return Ok(());
+        }
+        Err(Error::not_found(format!(
+            "no replica {} of group {} here (a message of replica {})",
+            envelope.to, envelope.group, envelope.from
+        )))
+    }
+
+    /// Lets the log go up to what the last synced fold holds; nothing if that is gone already. A
+    /// leader keeps what a member that lags, or one that takes an image, will need (`compaction`);
+    /// and lets entries that it is just sending go a moment later.
     ///
     /// # Errors
     /// `unavailable` when the replica has stopped.
     pub async fn compact(&self) -> Result<()> {
         let folded = self.state.folded().position.index.0;
+        let upto = self.may_go(folded);
         let mut metrics = self.raft.metrics();
-        if folded <= purged(&metrics.borrow_watched()) {
+        if upto <= purged(&metrics.borrow_watched()) {
             return Ok(());
         }
-        let noted = |m: &RaftMetrics<Types>| m.snapshot.as_ref().map_or(0, |id| id.index) >= folded;
+        let noted = |m: &RaftMetrics<Types>| m.snapshot.as_ref().map_or(0, |id| id.index) >= upto;
         if !noted(&metrics.borrow_watched()) {
             let asked = self.raft.trigger().snapshot().await;
             asked.map_err(|e| refusal::fatal(&e))?;
@@ -259,8 +312,40 @@ impl RaftGroup {
                 ))
             })??;
         }
-        let purge = self.raft.trigger().purge_log(folded).await;
+        let purge = self.raft.trigger().purge_log(upto).await;
         purge.map_err(|e| refusal::fatal(&e))
+    }
+
+    /// How much of what is folded nobody needs any more, as far as this replica knows.
+    fn may_go(&self, folded: u64) -> u64 {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(matched) = &metrics.replication else {
+            // Only a leader knows of others and sends to them.
+            self.sends.retain(|_, _| false);
+            *self.laggards.lock() = Laggards::default();
+            return folded;
+        };
+        let index = |id: u64| matched.get(&id).and_then(|m| m.as_ref().map(|m| m.index));
+        // Once it has come beyond its image, its own progress says what it needs.
+        (self.sends).retain(|id, sent| matched.contains_key(&id) && index(id) < Some(sent.from));
+        let sent = self.sends.all();
+        let followers: Vec<Follower> = (matched.keys().copied())
+            .filter(|id| *id != self.replica.0)
+            .map(|id| Follower {
+                replica: id,
+                matched: index(id),
+                image: sent.get(&id).map(|sent| sent.from),
+                receiving: sent.get(&id).is_some_and(|sent| sent.running),
+            })
+            .collect();
+        let log = Log {
+            purged: purged(&metrics),
+            folded,
+            last: metrics.last_log_index.unwrap_or(0),
+        };
+        let now = self.clock.now();
+        (self.laggards.lock()).purge_to(log, &followers, &self.bytes_behind, now)
     }
 
     /// Entries that the log still holds of this group.
@@ -275,6 +360,7 @@ impl RaftGroup {
     pub fn status(&self) -> GroupStatus {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
+        let known = members::members(&metrics.membership_config);
         GroupStatus {
             group: self.group,
             replica: self.replica,
@@ -282,40 +368,15 @@ impl RaftGroup {
             term: metrics.current_term,
             applied: metrics.last_applied.as_ref().map_or(0, |id| id.index),
             last: metrics.last_log_index.unwrap_or(0),
-            voters: voters(&metrics.membership_config),
+            voters: known.voters,
+            learners: known.learners,
         }
     }
 
-    /// True while this replica leads, as far as it knows, and a majority has confirmed it.
-    pub fn is_leader(&self) -> bool {
-        leads(&self.raft.metrics().borrow_watched())
-    }
-
-    /// Waits until this replica is the leader and takes proposals, or the deadline has passed.
-    ///
-    /// # Errors
-    /// `redirect` if another one leads at the deadline, else `unavailable`.
-    pub async fn wait_leader(&self, deadline: Duration) -> Result<()> {
-        let mut metrics = self.raft.metrics();
-        let wait = async {
-            while !leads(&metrics.borrow_and_update()) {
-                metrics.changed().await.map_err(|_| refusal::stopped())?;
-            }
-            Ok(())
-        };
-        if let Ok(outcome) = timeout(deadline, wait).await {
-            return outcome;
-        }
-        Err(match self.status().leader {
-            Some(leader) if leader != self.replica => Error::new(
-                Code::Redirect,
-                format!("not the leader (replica {leader} is)"),
-            ),
-            _ => Error::unavailable(format!(
-                "group {} has no leader after {deadline:?}",
-                self.group
-            )),
-        })
+    /// True once this replica does nothing any more.
+    pub fn has_ended(&self) -> bool {
+        let metrics = self.raft.metrics();
+        metrics.borrow_watched().running_state.is_err()
     }
 
     /// Waits until this replica does nothing any more: its log or its state failed, or it was
@@ -332,21 +393,6 @@ impl RaftGroup {
         }
     }
 
-    /// Asks a voter to take the lead over; returns before it has. Ignored when not the leader.
-    ///
-    /// # Errors
-    /// `not_found` if there is no such voter, `unavailable` when the replica has stopped.
-    pub async fn transfer_leader(&self, to: ReplicaId) -> Result<()> {
-        if !(self.status().voters.iter()).any(|(replica, _)| *replica == to) {
-            return Err(Error::not_found(format!(
-                "replica {to} has no vote in group {}",
-                self.group
-            )));
-        }
-        let asked = self.raft.trigger().transfer_leader(to.0).await;
-        asked.map_err(|e| refusal::fatal(&e))
-    }
-
     /// Stops the replica's tasks and waits for their end. What they had asked of the log may
     /// still reach it.
     pub async fn shutdown(&self) -> Result<()> {
@@ -355,18 +401,8 @@ impl RaftGroup {
     }
 }
 
-fn leads(metrics: &RaftMetrics<Types>) -> bool {
-    metrics.state == ServerState::Leader && metrics.last_quorum_acked.is_some()
-}
-
 fn purged(metrics: &RaftMetrics<Types>) -> u64 {
     metrics.purged.as_ref().map_or(0, |id| id.index)
-}
-
-fn voters(members: &StoredMembership) -> Vec<(ReplicaId, NodeId)> {
-    let membership = members.membership();
-    let host = |id: u64| membership.get_node(&id).map(|h| (ReplicaId(id), h.0));
-    membership.voter_ids().filter_map(host).collect()
 }
 
 /// openraft's settings; `raft/mod.rs` says why.
@@ -378,7 +414,8 @@ fn config(group: GroupId, timers: Timers) -> Result<Config> {
         election_timeout_min: ms(timers.election_min),
         election_timeout_max: ms(timers.election_max),
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 0,
+        // Noting a fold lets nothing go by itself: `compact` says how much.
+        max_in_snapshot_log_to_keep: u64::MAX,
         max_payload_entries: APPEND_ENTRIES_MAX,
         api_channel_size: Some(CORE_QUEUE),
         backoff: BACKOFF.to_string(),

@@ -36,6 +36,7 @@ pub(super) trait LogStore: Send + Sync + 'static {
         last: Option<LogPosition>,
     ) -> impl Future<Output = Result<()>> + Send;
     fn purge(&self, group: GroupId, upto: LogPosition) -> impl Future<Output = Result<()>> + Send;
+    fn bytes_behind(&self, group: GroupId, index: LogIndex) -> u64;
     fn read(
         &self,
         group: GroupId,
@@ -64,6 +65,9 @@ impl LogStore for Wal {
     async fn purge(&self, group: GroupId, upto: LogPosition) -> Result<()> {
         Wal::purge(self, group, upto).await
     }
+    fn bytes_behind(&self, group: GroupId, index: LogIndex) -> u64 {
+        Wal::bytes_behind(self, group, index)
+    }
     async fn read(
         &self,
         group: GroupId,
@@ -73,6 +77,20 @@ impl LogStore for Wal {
     ) -> Result<Vec<LogEntry>> {
         Wal::read(self, group, from, to, bytes_max).await
     }
+}
+
+/// Makes a log begin behind a state that an image put beyond its end: the power may have gone
+/// between the two. What stands in the log was for an older state.
+pub(super) async fn follow_state<L: LogStore>(
+    log: &L,
+    group: GroupId,
+    applied: LogPosition,
+) -> Result<()> {
+    let last = log.state(group).last.unwrap_or_default();
+    if last.index < applied.index {
+        log.purge(group, applied).await?;
+    }
+    Ok(())
 }
 
 /// One group's part of a node's log.

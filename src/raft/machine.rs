@@ -1,9 +1,12 @@
-//! The state machine as openraft sees it: applies in batches, and hands out "snapshots" that are
-//! nothing but a position and its members. Called by openraft only; built by `RaftGroup::start`.
+//! The state machine as openraft sees it: applies in batches, installs images, and hands out
+//! "snapshots" that are nothing but a position and its members. Called by openraft only; built by
+//! `RaftGroup::start`.
 //!
 //! A snapshot in openraft's sense says up to where the log may go. It stands for the last synced
 //! fold, never for what is merely applied: an entry that leaves the log must be in the store.
+//! Only one that comes in carries something: the staged image (`image`).
 
+use super::image::Parcel;
 use super::kinds::{Answer, Entry, LogId, StoredMembership, Types, log_id_if_any, position};
 use super::{AppliedMark, Committed, CommittedWhat, StateMachine, stored};
 use crate::error::Result;
@@ -33,15 +36,11 @@ impl Machine {
         Machine { state }
     }
 
-    fn folded_snapshot(&self) -> io::Result<SnapshotOf<Types, ()>> {
-        let (last_log_id, last_membership) =
-            decode_mark(&self.state.folded()).map_err(io::Error::other)?;
+    fn folded_snapshot(&self) -> io::Result<SnapshotOf<Types, Parcel>> {
+        let meta = snapshot_meta(&self.state.folded()).map_err(io::Error::other)?;
         Ok(Snapshot {
-            meta: SnapshotMeta {
-                last_log_id,
-                last_membership,
-            },
-            snapshot: (),
+            meta,
+            snapshot: Parcel::default(),
         })
     }
 
@@ -71,6 +70,18 @@ impl Machine {
 fn decode_mark(mark: &AppliedMark) -> Result<(Option<LogId>, StoredMembership)> {
     let members = stored::decode_members(&mark.members)?;
     Ok((log_id_if_any(mark.position), members))
+}
+
+/// A mark in openraft's words.
+///
+/// # Errors
+/// `corrupt` for members that make no group.
+pub(super) fn snapshot_meta(mark: &AppliedMark) -> Result<SnapshotMetaOf<Types>> {
+    let (last_log_id, last_membership) = decode_mark(mark)?;
+    Ok(SnapshotMeta {
+        last_log_id,
+        last_membership,
+    })
 }
 
 /// Entries taken from openraft's stream, and who waits for each of them.
@@ -109,7 +120,7 @@ fn committed(entry: Entry) -> Committed {
 }
 
 impl RaftStateMachine<Types> for Machine {
-    type SnapshotData = ();
+    type SnapshotData = Parcel;
     type SnapshotBuilder = Machine;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -145,27 +156,37 @@ impl RaftStateMachine<Types> for Machine {
         self.clone()
     }
 
+    /// Makes a staged image the state; between two batches of entries, because openraft does all
+    /// of this in one task.
     async fn install_snapshot(
         &mut self,
-        _meta: &SnapshotMetaOf<Types>,
-        _image: (),
+        meta: &SnapshotMetaOf<Types>,
+        image: Parcel,
     ) -> io::Result<()> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "this replica cannot take an image of its group",
-        ))
+        let staged = image.take();
+        let staged = staged.ok_or_else(|| io::Error::other("an image without its bytes"))?;
+        let installed = self.state.install_image(staged).await;
+        let installed = installed.map_err(io::Error::other)?;
+        let at = log_id_if_any(installed.position);
+        if at != meta.last_log_id {
+            let expected = &meta.last_log_id;
+            return Err(io::Error::other(format!(
+                "the installed image is as of {at:?}, not {expected:?}"
+            )));
+        }
+        Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, ()>>> {
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, Parcel>>> {
         let snapshot = self.folded_snapshot()?;
         Ok(snapshot.meta.last_log_id.is_some().then_some(snapshot))
     }
 }
 
 impl RaftSnapshotBuilder<Types> for Machine {
-    type SnapshotData = ();
+    type SnapshotData = Parcel;
 
-    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, ()>> {
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, Parcel>> {
         self.folded_snapshot()
     }
 }

@@ -1,5 +1,5 @@
 //! Pure: what replicas of a group say to each other, as bytes: a question and its answer.
-//! Called by `network` (asks) and `RaftGroup::receive` (answers).
+//! Called by `network` (asks), `RaftGroup::receive` and `RaftGroup::receive_image` (answer).
 //!
 //! An entry travels as the log keeps it. Messages are behind the version byte of `codec`; a new
 //! kind is added at the end of its enum.
@@ -33,6 +33,21 @@ pub(super) enum Ask {
     Vote(Candidacy),
     PreVote(Candidacy),
     Transfer(Transfer),
+    /// Would you take an image from this leader?
+    Offer(StoredVote),
+    /// Head of an image; its file comes behind it.
+    Image(ImageHead),
+}
+
+/// What an image is, and who sends it.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ImageHead {
+    /// The leader's.
+    pub(super) vote: StoredVote,
+    /// The image holds the state as of this entry.
+    pub(super) position: LogPosition,
+    /// Encoded members as of there.
+    pub(super) members: Bytes,
 }
 
 /// Take these entries (none: a heartbeat).
@@ -68,6 +83,19 @@ pub(super) enum Answer {
     Append(AppendAnswer),
     Vote(VoteAnswer),
     Transfer(TransferAnswer),
+    Offer(OfferAnswer),
+    /// The image is installed, or not needed, if the vote is not above the sender's.
+    Image(StoredVote),
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct OfferAnswer {
+    /// The answerer's own vote; an image of a leader below it would be refused.
+    pub(super) vote: StoredVote,
+    /// What is durable in the answerer's state; index 0 for nothing.
+    pub(super) folded: LogPosition,
+    /// Another image is being taken.
+    pub(super) busy: bool,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -283,12 +311,15 @@ pub fn takes_message(bytes: &[u8]) {
                 drop(VoteRequest::<Types>::from(candidacy));
             }
             Ask::Transfer(transfer) => drop(TransferLeaderRequest::<Types>::from(transfer)),
+            Ask::Offer(vote) => drop(Vote::from(vote)),
+            Ask::Image(head) => drop(stored::decode_members(&head.members)),
         }
     }
     match codec::decode::<Answer>(bytes) {
         Ok(Answer::Append(answer)) => drop(AppendEntriesResponse::<Types>::from(answer)),
         Ok(Answer::Vote(answer)) => drop(VoteResponse::<Types>::from(answer)),
         Ok(Answer::Transfer(answer)) => drop(TransferLeaderResponse::<Types>::from(answer)),
+        Ok(Answer::Offer(OfferAnswer { vote, .. }) | Answer::Image(vote)) => drop(Vote::from(vote)),
         Err(_) => {}
     }
     let _ = (stored::decode_members(bytes), stored::decode_vote(bytes));
@@ -347,6 +378,41 @@ mod tests {
             1, 2, 1, 4, // committed
         ];
         assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn golden_bytes_of_an_image_and_what_goes_before_it() {
+        let vote: StoredVote = (&kinds::vote(2, 1, true)).into();
+        let asked = |ask| {
+            codec::encode(&Envelope {
+                group: GroupId(9),
+                from: ReplicaId(1),
+                to: ReplicaId(3),
+                ask,
+            })
+        };
+        // Format, group, from, to, kind; the vote.
+        assert_eq!(asked(Ask::Offer(vote)), [1, 9, 1, 3, 4, 2, 1, 1]);
+        let head = ImageHead {
+            vote,
+            position: position(&at(7)),
+            members: Bytes::from_static(b"m"),
+        };
+        let expected = [
+            1, 9, 1, 3, 5, // format, group, from, to, kind
+            2, 1, 1, // vote
+            2, 1, 7, // position
+            1, b'm', // members
+        ];
+        assert_eq!(asked(Ask::Image(head)), expected);
+        let offer = OfferAnswer {
+            vote,
+            folded: position(&at(5)),
+            busy: true,
+        };
+        let bytes = codec::encode(&Answer::Offer(offer));
+        assert_eq!(bytes, [1, 3, 2, 1, 1, 2, 1, 5, 1]);
+        assert_eq!(codec::encode(&Answer::Image(vote)), [1, 4, 2, 1, 1]);
     }
 
     #[test]

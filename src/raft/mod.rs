@@ -42,117 +42,38 @@
 //!   environment on a single-threaded runtime with paused time, runs repeat.
 
 mod barrier;
+mod compaction;
 mod group;
+mod image;
 mod kinds;
+mod lead;
 mod log;
 mod machine;
+mod members;
 mod message;
 mod network;
 mod refusal;
+mod seams;
+mod sends;
+mod status;
 mod stored;
 
 pub use group::{RaftGroup, seed_members};
+pub use members::members_of;
 #[doc(hidden)]
 pub use message::takes_message;
+pub use seams::{
+    AppliedMark, Committed, CommittedWhat, CutImage, PeerTransport, ReceivedImage, Reply, Route,
+    StagedImage, StateMachine, Urgency,
+};
+pub use status::{GroupStatus, Members, Progress, Timers};
 
-use crate::error::Result;
-use crate::store::wal::LogPosition;
-use crate::types::{GroupId, NodeId, ReplicaId};
-use bytes::Bytes;
-use futures::future::BoxFuture;
-use std::any::Any;
-use std::time::Duration;
-
-/// What a state machine answers to one command; handed to the proposer as it is.
-pub type Reply = Box<dyn Any + Send + Sync>;
-
-/// An entry that a majority holds, to be applied.
-pub struct Committed {
-    pub position: LogPosition,
-    pub what: CommittedWhat,
-}
-
-/// What a committed entry says.
-pub enum CommittedWhat {
-    /// A new leader's empty entry: only moves the applied position.
-    Blank,
-    Command(Bytes),
-    /// The group's members from here on, encoded; stored with the applied position.
-    Members(Bytes),
-}
-
-/// Applied position and the members it knows, as stored with a fold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AppliedMark {
-    pub position: LogPosition,
-    /// Encoded membership.
-    pub members: Bytes,
-}
-
-/// The replicated state of one group, implemented by `node` over `shard` and `store`.
-pub trait StateMachine: Send + Sync + 'static {
-    /// What is applied (in memory; the log makes it durable).
-    fn applied(&self) -> AppliedMark;
-    /// What the last synced fold holds: entries up to here may leave the log.
-    fn folded(&self) -> AppliedMark;
-    /// Applies entries in order and answers one reply for each. An error stops the replica.
-    fn apply(&self, entries: Vec<Committed>) -> BoxFuture<'_, Result<Vec<Reply>>>;
-}
-
-/// Carries encoded Raft messages to another node; answered by its `RaftGroup::receive`.
-pub trait PeerTransport: Send + Sync + 'static {
-    /// One message and its answer, both below a frame's size. Any error is taken as "not
-    /// reachable": the caller tries again by itself, after a pause.
-    fn call(
-        &self,
-        node: NodeId,
-        group: GroupId,
-        from: ReplicaId,
-        to: ReplicaId,
-        message: Bytes,
-        timeout: Duration,
-    ) -> BoxFuture<'_, Result<Bytes>>;
-}
-
-/// Timers of a group. The defaults are for up to about 200 groups a node; beyond, all three grow
-/// together. Failover takes a little longer than `election_max`: followers of a leader refuse
-/// their vote for that long.
-#[derive(Clone, Copy, Debug)]
-pub struct Timers {
-    /// A leader speaks up at least this often. Default 75 ms.
-    pub heartbeat: Duration,
-    /// A follower that hears nothing campaigns after a random time from here. Default 250 ms.
-    pub election_min: Duration,
-    /// To here; also a leader's lease. Default 400 ms.
-    pub election_max: Duration,
-}
-
-impl Default for Timers {
-    fn default() -> Self {
-        Timers {
-            heartbeat: Duration::from_millis(75),
-            election_min: Duration::from_millis(250),
-            election_max: Duration::from_millis(400),
-        }
-    }
-}
-
-/// What `status` shows of a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupStatus {
-    pub group: GroupId,
-    pub replica: ReplicaId,
-    /// As far as this replica knows.
-    pub leader: Option<ReplicaId>,
-    pub term: u64,
-    /// Index of the last applied entry.
-    pub applied: u64,
-    /// Index of the last entry in the log.
-    pub last: u64,
-    /// Who votes, and on which node each lives.
-    pub voters: Vec<(ReplicaId, NodeId)>,
-}
-
+#[cfg(test)]
+mod chaos_tests;
+#[cfg(test)]
+mod image_tests;
+#[cfg(test)]
+mod member_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Stand-ins for tests of this module: a log in memory that can lose what it has not synced, a
-//! state machine that remembers commands, a network in the process.
+//! state machine that remembers commands, a network in the process that loses messages and takes
+//! its time for images.
 
 use super::log::LogStore;
 use super::{
-    AppliedMark, Committed, CommittedWhat, PeerTransport, RaftGroup, Reply, StateMachine, Timers,
-    group, seed_members,
+    AppliedMark, Committed, CommittedWhat, CutImage, PeerTransport, RaftGroup, ReceivedImage,
+    Reply, Route, StagedImage, StateMachine, Timers, Urgency, group, seed_members,
 };
 use crate::env::{Env, sim};
 use crate::error::{Error, Result};
@@ -92,6 +93,11 @@ impl ModelLog {
         })
     }
 
+    /// Entries that it holds.
+    pub(super) fn entries(&self) -> usize {
+        self.inner.lock().entries.len()
+    }
+
     pub(super) fn forget_committed(&self) {
         self.inner.lock().state.committed = None;
     }
@@ -105,7 +111,7 @@ impl LogStore for ModelLog {
     fn append(&self, _group: GroupId, entries: Vec<LogEntry>, done: Flushed) -> Result<()> {
         let mut inner = self.inner.lock();
         for entry in entries {
-            let expected = inner.state.last.map_or(1, |p| p.index.0 + 1);
+            let expected = inner.state.last.map_or(0, |p| p.index.0) + 1;
             assert_eq!(entry.position.index.0, expected, "no holes in the log");
             inner.state.last = Some(entry.position);
             inner.entries.insert(entry.position.index.0, entry);
@@ -146,10 +152,23 @@ impl LogStore for ModelLog {
 
     async fn purge(&self, _group: GroupId, upto: LogPosition) -> Result<()> {
         let mut inner = self.inner.lock();
+        let index = |p: Option<LogPosition>| p.map_or(0, |p| p.index.0);
+        if upto.index.0 <= index(inner.state.purged) {
+            return Ok(());
+        }
         inner.entries.retain(|index, _| *index > upto.index.0);
         inner.state.purged = Some(upto);
-        inner.state.last = inner.state.last.max(Some(upto));
+        if index(inner.state.last) < upto.index.0 {
+            inner.state.last = Some(upto);
+        }
+        inner.synced = inner.synced.max(upto.index.0);
         Ok(())
+    }
+
+    fn bytes_behind(&self, _group: GroupId, index: LogIndex) -> u64 {
+        let inner = self.inner.lock();
+        let behind = inner.entries.range(index.0 + 1..);
+        behind.map(|(_, e)| e.payload.len() as u64).sum()
     }
 
     async fn read(
@@ -180,16 +199,25 @@ pub(super) struct Journal {
     fold: Mutex<JournalState>,
     /// Most entries that came in one call.
     pub(super) batch_max: AtomicU64,
+    /// Images cut, installed, let go.
+    pub(super) cut: AtomicU64,
+    pub(super) installed: AtomicU64,
+    pub(super) discarded: AtomicU64,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct JournalState {
     mark: AppliedMark,
     commands: Vec<Bytes>,
 }
 
 impl Journal {
-    fn seeded(voters: &[(ReplicaId, NodeId)]) -> Arc<Self> {
+    /// A state that waits for an image.
+    pub(super) fn empty() -> Arc<Self> {
+        Self::with(JournalState::default())
+    }
+
+    pub(super) fn seeded(voters: &[(ReplicaId, NodeId)]) -> Arc<Self> {
         Self::with(JournalState {
             mark: AppliedMark {
                 position: group::SEED,
@@ -204,6 +232,9 @@ impl Journal {
             live: Mutex::new(state.clone()),
             fold: Mutex::new(state),
             batch_max: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            installed: AtomicU64::new(0),
+            discarded: AtomicU64::new(0),
         })
     }
 
@@ -250,14 +281,71 @@ impl StateMachine for Journal {
             Ok(replies)
         })
     }
+
+    fn cut_image(&self) -> BoxFuture<'_, Result<CutImage>> {
+        self.cut.fetch_add(1, Ordering::Relaxed);
+        let state = self.live.lock().clone();
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok(CutImage {
+                mark: state.mark.clone(),
+                file: "cut".into(),
+                keep: Box::new(state),
+            })
+        })
+    }
+
+    fn stage_image(&self, image: ReceivedImage) -> BoxFuture<'_, Result<StagedImage>> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let state: JournalState = *image.keep.downcast().unwrap();
+            Ok(StagedImage {
+                mark: state.mark.clone(),
+                place: Box::new(state),
+            })
+        })
+    }
+
+    fn install_image(&self, image: StagedImage) -> BoxFuture<'_, Result<AppliedMark>> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let state: JournalState = *image.place.downcast().unwrap();
+            let before = self.live.lock().clone();
+            assert!(state.mark.position.index > before.mark.position.index);
+            assert!(
+                state.commands.starts_with(&before.commands),
+                "an image goes on from what was applied"
+            );
+            *self.live.lock() = state.clone();
+            *self.fold.lock() = state.clone();
+            self.installed.fetch_add(1, Ordering::Relaxed);
+            Ok(state.mark)
+        })
+    }
+
+    fn discard_image(&self, _image: StagedImage) -> BoxFuture<'_, Result<()>> {
+        self.discarded.fetch_add(1, Ordering::Relaxed);
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
-/// Carries messages between the replicas of one process; replicas can be cut off.
+/// Carries messages between the replicas of one process; replicas can be cut off, messages get
+/// lost, images take their time.
 #[derive(Default)]
 pub(super) struct Switchboard {
-    groups: Mutex<BTreeMap<NodeId, Arc<RaftGroup>>>,
+    pub(super) groups: Mutex<BTreeMap<NodeId, Arc<RaftGroup>>>,
     cut: Mutex<BTreeSet<NodeId>>,
     pub(super) calls: AtomicU64,
+    /// Messages that could have waited for company.
+    pub(super) heartbeats: AtomicU64,
+    /// Images that were sent off, and whose answer got lost.
+    pub(super) images: AtomicU64,
+    pub(super) lose_image_answers: AtomicU64,
+    /// How long an image travels, in milliseconds.
+    pub(super) image_ms: AtomicU64,
+    /// Of a thousand messages and answers so many get lost, at random.
+    pub(super) lost_permille: AtomicU64,
+    rng: Mutex<Option<Env>>,
 }
 
 impl Switchboard {
@@ -267,30 +355,71 @@ impl Switchboard {
     pub(super) fn heal(&self) {
         self.cut.lock().clear();
     }
+
+    fn is_lost(&self) -> bool {
+        let lost = self.lost_permille.load(Ordering::Relaxed);
+        lost > 0 && (self.rng.lock().as_ref()).is_some_and(|e| e.rng.u64() % 1_000 < lost)
+    }
+
+    /// The receiver, if the message gets there; else waits and fails.
+    async fn reach(&self, route: Route, timeout: Duration) -> Result<Arc<RaftGroup>> {
+        let cut = |node: &NodeId| self.cut.lock().contains(node);
+        if cut(&route.node) || cut(&node(route.from.0)) || self.is_lost() {
+            tokio::time::sleep(timeout).await;
+            return Err(Error::unavailable("cut off"));
+        }
+        let target = self.groups.lock().get(&route.node).cloned();
+        target.ok_or_else(|| Error::unavailable("nobody there"))
+    }
 }
 
 impl PeerTransport for Switchboard {
     fn call(
         &self,
-        to_node: NodeId,
-        _group: GroupId,
-        from: ReplicaId,
-        _to: ReplicaId,
+        route: Route,
+        urgency: Urgency,
         message: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Bytes>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        if urgency == Urgency::Heartbeat {
+            self.heartbeats.fetch_add(1, Ordering::Relaxed);
+        }
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            let cut = |node: &NodeId| self.cut.lock().contains(node);
-            if cut(&to_node) || cut(&node(from.0)) {
-                tokio::time::sleep(timeout).await;
-                return Err(Error::unavailable("cut off"));
-            }
-            let target = self.groups.lock().get(&to_node).cloned();
-            let target = target.ok_or_else(|| Error::unavailable("nobody there"))?;
+            let target = self.reach(route, timeout).await?;
             let answer = target.receive(message).await;
+            self.reach(route, timeout).await?;
             tokio::time::sleep(Duration::from_millis(1)).await;
+            answer
+        })
+    }
+
+    fn send_image<'a>(
+        &'a self,
+        route: Route,
+        head: Bytes,
+        image: &'a CutImage,
+    ) -> BoxFuture<'a, Result<Bytes>> {
+        self.images.fetch_add(1, Ordering::Relaxed);
+        let stalled = Duration::from_millis(500);
+        Box::pin(async move {
+            let took = self.image_ms.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(took)).await;
+            let target = self.reach(route, stalled).await?;
+            let state: &JournalState = image.keep.downcast_ref().unwrap();
+            let received = ReceivedImage {
+                file: image.file.clone(),
+                keep: Box::new(state.clone()),
+            };
+            let answer = target.receive_image(head, received).await;
+            let lose = |n: u64| n.checked_sub(1);
+            let losing = &self.lose_image_answers;
+            let lost = losing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lose);
+            if lost.is_ok() {
+                return Err(Error::unavailable("the answer got lost"));
+            }
+            self.reach(route, stalled).await?;
             answer
         })
     }
@@ -311,6 +440,8 @@ pub(super) struct Replica {
 /// A group in one process.
 pub(super) struct Cluster {
     pub(super) env: Env,
+    /// What the replicas take for the time, where they do not wait for it: it can jump.
+    pub(super) clock: Arc<sim::SimClock>,
     pub(super) board: Arc<Switchboard>,
     pub(super) replicas: BTreeMap<u64, Replica>,
 }
@@ -319,8 +450,10 @@ impl Cluster {
     /// A seeded group of `size` voters with ids from 1, started.
     pub(super) async fn start(size: u64, seed: u64) -> Cluster {
         let voters: Vec<_> = (1..=size).map(|id| (ReplicaId(id), node(id))).collect();
+        let (env, handles) = sim::env(seed);
         let mut cluster = Cluster {
-            env: sim::env(seed).0,
+            env,
+            clock: handles.clock,
             board: Arc::default(),
             replicas: BTreeMap::new(),
         };
@@ -332,10 +465,106 @@ impl Cluster {
             };
             cluster.replicas.insert(id, replica);
         }
+        *cluster.board.rng.lock() = Some(cluster.env.clone());
         for id in 1..=size {
             cluster.run(id).await;
         }
         cluster
+    }
+
+    /// Starts a replica that has nothing.
+    pub(super) async fn add_empty(&mut self, id: u64) {
+        let replica = Replica {
+            log: Arc::default(),
+            state: Journal::empty(),
+            group: None,
+        };
+        self.replicas.insert(id, replica);
+        self.run(id).await;
+    }
+
+    /// Folds what a replica has applied, as far as its log has synced, and compacts.
+    pub(super) async fn compact(&self, id: u64) {
+        let replica = &self.replicas[&id];
+        let synced = replica.log.inner.lock().synced;
+        if replica.state.applied().position.index.0 <= synced {
+            replica.state.fold();
+        }
+        self.group(id).compact().await.unwrap();
+    }
+
+    /// Compacts until the log holds nothing.
+    pub(super) async fn compact_whole(&self, id: u64) {
+        for _ in 0..1_000 {
+            self.compact(id).await;
+            if self.group(id).log_entries() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("never: the log of replica {id} is let go");
+    }
+
+    /// Asks whoever leads, again and again, until it is done.
+    pub(super) async fn on_leader<F: Future<Output = Result<()>>>(
+        &self,
+        what: &str,
+        ask: impl Fn(Arc<RaftGroup>) -> F,
+    ) {
+        let mut last = None;
+        for _ in 0..2_000 {
+            for replica in self.replicas.values() {
+                let Some(group) = replica.group.clone().filter(|g| g.is_leader()) else {
+                    continue;
+                };
+                match ask(group).await {
+                    Ok(()) => return,
+                    Err(error) => last = Some(error),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never: {what} ({last:?})");
+    }
+
+    /// Makes an empty replica a learner, waits until it has caught up.
+    pub(super) async fn fill(&self, id: u64) {
+        self.on_leader("a learner", |group| async move {
+            group.add_learner(ReplicaId(id), node(id)).await
+        })
+        .await;
+        self.on_leader("a learner that has caught up", |group| async move {
+            let status = group.status();
+            let matched = group
+                .progress()
+                .and_then(|p| p.get(&ReplicaId(id))?.matched);
+            if matched.is_some_and(|m| m.0 + 64 >= status.last) {
+                return Ok(());
+            }
+            Err(Error::unavailable(format!(
+                "{matched:?} of {}",
+                status.last
+            )))
+        })
+        .await;
+    }
+
+    pub(super) async fn change_voters(&self, voters: &[u64]) {
+        let voters: BTreeSet<ReplicaId> = voters.iter().map(|id| ReplicaId(*id)).collect();
+        self.on_leader("a change of the voters", |group| {
+            let voters = voters.clone();
+            async move { group.change_voters(&voters).await }
+        })
+        .await;
+    }
+
+    /// Waits until the replicas hold the same state, with at least these commands.
+    pub(super) async fn agree(&self, ids: &[u64], at_least: usize) {
+        eventually("equal states", || {
+            let first = self.commands(ids[0]);
+            first.len() >= at_least && ids.iter().all(|id| self.commands(*id) == first)
+        })
+        .await;
     }
 
     /// Starts a replica on what it has.

@@ -1,11 +1,22 @@
-//! One replica's way to the others: openraft's messages over a [`PeerTransport`]. Called by
-//! openraft only; built by `RaftGroup::start`. Retries are openraft's, after its pauses.
+//! One replica's way to the others: openraft's messages and images over a [`PeerTransport`].
+//! Called by openraft only; built by `RaftGroup::start`. Retries are openraft's, after its pauses.
+//!
+//! What openraft hands out as a snapshot is a position and its members. When it wants one sent,
+//! the image is cut then, and is as of a newer entry. The receiver installs it under its own mark;
+//! the leader goes on behind the position that openraft knows, and the receiver says yes to
+//! entries that it has. An image is expensive: it is offered before it is cut.
 
-use super::PeerTransport;
-use super::kinds::{Host, LogId, Types, Vote};
-use super::message::{Answer, Ask, Envelope};
+use super::barrier::Asking;
+use super::image::Parcel;
+use super::kinds::{Host, LogId, Types, Vote, log_id_if_any};
+use super::message::{Answer, Ask, Envelope, ImageHead};
+use super::sends::{Sending, Sends};
+use super::{CutImage, PeerTransport, Route, StateMachine, Urgency};
 use crate::codec;
-use crate::types::{GroupId, NodeId, ReplicaId};
+use crate::error::{Error, Result};
+use crate::types::{GroupId, ReplicaId};
+use bytes::Bytes;
+use futures::future::{Either, select};
 use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -15,6 +26,7 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::SnapshotOf;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +34,22 @@ use std::time::Duration;
 /// one heartbeat: a slow disk would make the leader send the same entries again and again.
 /// Heartbeats have a way of their own and keep theirs.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the answer to an offer may take.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause after the first image that could not be sent; twice as long after each further one. An
+/// image that cannot be taken (a full disk) must not be cut over and over.
+const IMAGE_PAUSE: Duration = Duration::from_millis(500);
+/// Longest such pause.
+const IMAGE_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A leader that was just elected waits this long for an entry of its own to be applied before it
+/// cuts an image: such an image is newer than anything its receiver can have. Without a majority
+/// none may ever be; the image is right then too.
+const OWN_ENTRY_WITHIN: Duration = Duration::from_secs(1);
+/// How often it looks.
+const OWN_ENTRY_POLL: Duration = Duration::from_millis(10);
 
 type RpcResult<T> = Result<T, RPCError<Types>>;
+type ImageResult<T> = Result<T, StreamingError<Types>>;
 
 /// Makes the ways to the other replicas.
 #[derive(Clone)]
@@ -31,23 +57,40 @@ pub(super) struct Links {
     group: GroupId,
     from: ReplicaId,
     transport: Arc<dyn PeerTransport>,
+    /// Images are cut from it.
+    state: Arc<dyn StateMachine>,
+    asking: Asking,
+    sends: Arc<Sends>,
 }
 
 impl Links {
-    pub(super) fn new(group: GroupId, from: ReplicaId, transport: Arc<dyn PeerTransport>) -> Self {
+    pub(super) fn new(
+        (group, from): (GroupId, ReplicaId),
+        transport: Arc<dyn PeerTransport>,
+        state: Arc<dyn StateMachine>,
+        asking: Asking,
+        sends: Arc<Sends>,
+    ) -> Self {
         Links {
             group,
             from,
             transport,
+            state,
+            asking,
+            sends,
         }
     }
 
-    fn link(&self, to: u64, host: &Host, append_timeout: Duration) -> Link {
+    fn link(&self, to: u64, host: &Host, kind: Kind) -> Link {
         Link {
             links: self.clone(),
-            to: ReplicaId(to),
-            node: host.0,
-            append_timeout,
+            route: Route {
+                node: host.0,
+                group: self.group,
+                from: self.from,
+                to: ReplicaId(to),
+            },
+            kind,
             acknowledged: None,
             reported: false,
         }
@@ -58,21 +101,42 @@ impl RaftNetworkFactory<Types> for Links {
     type Network = Link;
 
     async fn new_client(&mut self, to: u64, host: &Host) -> Link {
-        self.link(to, host, APPEND_TIMEOUT)
+        self.link(to, host, Kind::Entries)
     }
 
     async fn new_heartbeat_client(&mut self, to: u64, host: &Host) -> Link {
-        self.link(to, host, Duration::ZERO)
+        self.link(to, host, Kind::Heartbeats)
     }
+
+    async fn new_snapshot_client(&mut self, to: u64, host: &Host) -> Link {
+        // Whatever is cut later holds at least this.
+        let from = self.state.folded().position.index.0;
+        let image = Kind::Image {
+            failed: 0,
+            _sending: self.sends.begin(ReplicaId(to), from),
+        };
+        self.link(to, host, image)
+    }
+}
+
+/// What a way is for.
+enum Kind {
+    /// Entries, votes, transfers.
+    Entries,
+    Heartbeats,
+    /// One image, tried until it is there.
+    Image {
+        /// Tries that broke off after the image was cut.
+        failed: u32,
+        _sending: Sending,
+    },
 }
 
 /// The way to one replica, for one leadership.
 pub(super) struct Link {
     links: Links,
-    to: ReplicaId,
-    node: NodeId,
-    /// The least time that an append may take.
-    append_timeout: Duration,
+    route: Route,
+    kind: Kind,
     /// The last entry that the replica said is durable there.
     acknowledged: Option<LogId>,
     /// That it took this back was logged: once is enough.
@@ -80,25 +144,32 @@ pub(super) struct Link {
 }
 
 impl Link {
-    async fn ask(&self, ask: Ask, timeout: Duration) -> RpcResult<Answer> {
-        let Links {
-            group,
-            from,
-            ref transport,
-        } = self.links;
-        let to = self.to;
-        let message = codec::encode(&Envelope {
+    fn envelope(&self, ask: Ask) -> Bytes {
+        let Route {
+            group, from, to, ..
+        } = self.route;
+        let envelope = Envelope {
             group,
             from,
             to,
             ask,
-        });
-        let call = transport.call(self.node, group, from, to, message.into(), timeout);
+        };
+        codec::encode(&envelope).into()
+    }
+
+    async fn ask(&self, ask: Ask, timeout: Duration) -> RpcResult<Answer> {
+        let urgency = match self.kind {
+            Kind::Heartbeats if !self.links.asking.now() => Urgency::Heartbeat,
+            _ => Urgency::Now,
+        };
+        let message = self.envelope(ask);
+        let call = (self.links.transport).call(self.route, urgency, message, timeout);
         // The transport has the deadline as well; this one holds if it forgets.
         let reply = match tokio::time::timeout(timeout, call).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => return Err(Unreachable::from_string(error).into()),
             Err(_) => {
+                let to = self.route.to;
                 let text = format!("replica {to} did not answer within {timeout:?}");
                 return Err(Unreachable::from_string(text).into());
             }
@@ -122,9 +193,12 @@ impl Link {
                 self.acknowledged = self.acknowledged.max(*upto);
             }
             AppendEntriesResponse::Conflict if previous <= self.acknowledged => {
+                let Route {
+                    node, group, to, ..
+                } = self.route;
                 let text = format!(
-                    "replica {} of group {} on node {} has lost log entries that it acknowledged",
-                    self.to, self.links.group, self.node
+                    "replica {to} of group {group} on node {node} has lost log entries that it \
+                     acknowledged"
                 );
                 if !std::mem::replace(&mut self.reported, true) {
                     tracing::error!(acknowledged = ?self.acknowledged, ?previous, "{text}");
@@ -137,20 +211,117 @@ impl Link {
     }
 }
 
+/// Images.
+impl Link {
+    /// Offers, cuts and sends an image that holds at least what is up to `least`; what the
+    /// receiver's vote is then.
+    async fn send_image(&mut self, vote: Vote, least: Option<LogId>) -> ImageResult<Vote> {
+        let offered = self.ask(Ask::Offer((&vote).into()), OFFER_TIMEOUT).await?;
+        let offered = match offered {
+            Answer::Offer(offered) => offered,
+            other => return Ok(unexpected(&other)?),
+        };
+        let theirs = Vote::from(offered.vote);
+        if theirs > vote {
+            return Ok(theirs);
+        }
+        if log_id_if_any(offered.folded).map(|id| id.index) >= least.map(|id| id.index) {
+            // It is there: the answer to an earlier try was lost.
+            return Ok(vote);
+        }
+        if offered.busy {
+            return Err(not_now("the replica is taking another image"));
+        }
+        self.own_entry(vote).await;
+        let image = self.links.state.cut_image().await.map_err(not_now)?;
+        let at = log_id_if_any(image.mark.position);
+        if at < least {
+            return Err(not_now("the image is older than the last fold"));
+        }
+        if at.is_some_and(|at| at.leader_id > vote.leader_id) {
+            // Somebody else leads, and some of its entries are applied here already.
+            return Err(ReplicationClosed::new("not the leader any more").into());
+        }
+        let sent = self.send(vote, &image).await;
+        if let Kind::Image { failed, .. } = &mut self.kind {
+            *failed = if sent.is_ok() { 0 } else { *failed + 1 };
+        }
+        sent
+    }
+
+    async fn send(&self, vote: Vote, image: &CutImage) -> ImageResult<Vote> {
+        let head = self.envelope(Ask::Image(ImageHead {
+            vote: (&vote).into(),
+            position: image.mark.position,
+            members: image.mark.members.clone(),
+        }));
+        let sent = (self.links.transport).send_image(self.route, head, image);
+        let reply = sent.await.map_err(not_now)?;
+        match codec::decode(&reply).map_err(not_now)? {
+            Answer::Image(theirs) => Ok(theirs.into()),
+            other => Ok(unexpected(&other)?),
+        }
+    }
+
+    async fn own_entry(&self, vote: Vote) {
+        let mut waited = Duration::ZERO;
+        while waited < OWN_ENTRY_WITHIN
+            && self.links.state.applied().position.term < vote.leader_id.term
+        {
+            tokio::time::sleep(OWN_ENTRY_POLL).await;
+            waited += OWN_ENTRY_POLL;
+        }
+    }
+
+    /// How long to wait before an image is cut again.
+    fn pause(&self) -> Duration {
+        match self.kind {
+            Kind::Image { failed, .. } if failed > 0 => {
+                let doubled = 1u32.checked_shl(failed - 1).unwrap_or(u32::MAX);
+                IMAGE_PAUSE.saturating_mul(doubled).min(IMAGE_PAUSE_MAX)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// Not this time; openraft tries again after a pause.
+fn not_now(why: impl Into<Why>) -> StreamingError<Types> {
+    Unreachable::from_string(why.into().0).into()
+}
+
+/// A reason in words.
+struct Why(String);
+
+impl From<&str> for Why {
+    fn from(text: &str) -> Self {
+        Why(text.to_owned())
+    }
+}
+
+impl From<Error> for Why {
+    fn from(error: Error) -> Self {
+        Why(error.to_string())
+    }
+}
+
 fn unexpected<T>(answer: &Answer) -> RpcResult<T> {
     let text = format!("an answer to another question ({answer:?})");
     Err(NetworkError::from_string(text).into())
 }
 
 impl RaftNetworkV2<Types> for Link {
-    type SnapshotData = ();
+    type SnapshotData = Parcel;
 
     async fn append_entries(
         &mut self,
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<Types>> {
-        let timeout = option.soft_ttl().max(self.append_timeout);
+        let timeout = match self.kind {
+            Kind::Heartbeats => option.soft_ttl(),
+            _ => option.soft_ttl().max(APPEND_TIMEOUT),
+        };
         let previous = request.prev_log_id;
         let last = request.entries.last().map(|e| e.log_id).or(previous);
         match self.ask(Ask::Append(request.into()), timeout).await? {
@@ -196,19 +367,28 @@ impl RaftNetworkV2<Types> for Link {
         }
     }
 
+    /// Sends an image of what is applied here now, unless openraft cancels it: this replica leads
+    /// no more, or the receiver is no member any more.
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _image: SnapshotOf<Types, ()>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: Vote,
+        snapshot: SnapshotOf<Types, Parcel>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
-    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let text = format!(
-            "replica {} of group {} needs entries that are no longer in the log, and images of a \
-             group cannot be sent",
-            self.to, self.links.group
-        );
-        Err(Unreachable::from_string(text).into())
+    ) -> ImageResult<SnapshotResponse<Types>> {
+        let (to, pause) = (self.route.to, self.pause());
+        let sent = async {
+            tokio::time::sleep(pause).await;
+            self.send_image(vote, snapshot.meta.last_log_id).await
+        };
+        let outcome = match select(pin!(sent), pin!(cancel)).await {
+            Either::Left((sent, _)) => sent,
+            Either::Right((closed, _)) => return Err(closed.into()),
+        };
+        if let Err(error) = &outcome {
+            tracing::debug!(group = %self.links.group, %to, %error, "an image was not sent");
+        }
+        Ok(SnapshotResponse::new(outcome?))
     }
 }
 
@@ -217,7 +397,7 @@ mod tests {
     use super::*;
     use crate::raft::group::SEED;
     use crate::raft::kinds::log_id;
-    use crate::raft::model_tests::{GROUP, Switchboard, node};
+    use crate::raft::model_tests::{GROUP, Journal, Switchboard, node};
     use crate::store::wal::LogPosition;
     use crate::types::LogIndex;
     use AppendEntriesResponse as R;
@@ -229,11 +409,33 @@ mod tests {
         }))
     }
 
+    fn links() -> Links {
+        Links::new(
+            (GROUP, ReplicaId(1)),
+            Arc::new(Switchboard::default()),
+            Journal::seeded(&[(ReplicaId(1), node(1))]),
+            Asking::default(),
+            Arc::default(),
+        )
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_sent_is_cut_again_after_longer_and_longer_pauses() {
+        let links = links();
+        let pauses: Vec<u64> = [0, 1, 2, 6, 7, 60]
+            .into_iter()
+            .map(|failed| {
+                let _sending = links.sends.begin(ReplicaId(2), 1);
+                let link = links.link(2, &Host(node(2)), Kind::Image { failed, _sending });
+                link.pause().as_millis() as u64
+            })
+            .collect();
+        assert_eq!(pauses, [0, 500, 1_000, 16_000, 30_000, 30_000]);
+    }
+
     #[test]
     fn a_replica_that_takes_back_what_it_acknowledged_is_refused() {
-        let board = Arc::new(Switchboard::default());
-        let links = Links::new(GROUP, ReplicaId(1), board);
-        let mut link = links.link(2, &Host(node(2)), APPEND_TIMEOUT);
+        let mut link = links().link(2, &Host(node(2)), Kind::Entries);
         link.check(at(9), at(9), &R::Conflict).unwrap();
         link.check(at(4), at(7), &R::Success).unwrap();
         link.check(at(7), at(9), &R::PartialSuccess(at(8))).unwrap();

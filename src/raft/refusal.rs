@@ -2,7 +2,9 @@
 
 use super::kinds::Types;
 use crate::error::{Code, Error};
-use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader, RaftError};
+use openraft::errors::{
+    ChangeMembershipError, ClientWriteError, Fatal, ForwardReason, ForwardToLeader, RaftError,
+};
 
 /// Not the leader, or one that may not lead now; nothing was done.
 pub(super) fn not_leader(forward: &ForwardToLeader<Types>) -> Error {
@@ -37,10 +39,19 @@ pub(super) fn write(error: &RaftError<Types, ClientWriteError<Types>>) -> Error 
         RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
             Error::unavailable("the leader changed before the entry was applied").unknown_outcome()
         }
-        RaftError::APIError(
-            e @ (ClientWriteError::ChangeMembershipError(_)
-            | ClientWriteError::PreconditionFailed(_)),
-        ) => Error::failed(format!("the proposal was refused ({e})")),
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(change)) => match change {
+            ChangeMembershipError::InProgress(_) => {
+                Error::new(Code::Busy, "another change of the members is under way")
+            }
+            ChangeMembershipError::LearnerNotFound(unknown) => Error::not_found(format!(
+                "replica {} is no member of the group",
+                unknown.node_id
+            )),
+            e => Error::failed(format!("the change of the members was refused ({e})")),
+        },
+        RaftError::APIError(e @ ClientWriteError::PreconditionFailed(_)) => {
+            Error::failed(format!("the proposal was refused ({e})"))
+        }
         RaftError::Fatal(error) => fatal(error).unknown_outcome(),
     }
 }

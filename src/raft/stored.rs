@@ -27,12 +27,12 @@ pub(super) enum Payload {
     /// A command of the state machine.
     Command(Bytes),
     /// The members from here on.
-    Members(Members),
+    Members(MembersRecord),
 }
 
 /// Members of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Members {
+pub(super) struct MembersRecord {
     /// Sets of voters (replica ids); two while a change is under way, and both must agree.
     configs: Vec<Vec<u64>>,
     /// Replica id and node of every member; one that is in no set of voters learns only.
@@ -45,7 +45,7 @@ pub(super) enum MembersForm {
     V1 {
         /// The entry; the seed's position for the first members.
         at: Option<LogPosition>,
-        members: Members,
+        members: MembersRecord,
     },
 }
 
@@ -75,9 +75,9 @@ impl From<StoredVote> for Vote {
     }
 }
 
-impl From<&Membership> for Members {
+impl From<&Membership> for MembersRecord {
     fn from(membership: &Membership) -> Self {
-        Members {
+        MembersRecord {
             configs: (membership.get_joint_config().iter())
                 .map(|config| config.iter().copied().collect())
                 .collect(),
@@ -86,10 +86,10 @@ impl From<&Membership> for Members {
     }
 }
 
-impl TryFrom<Members> for Membership {
+impl TryFrom<MembersRecord> for Membership {
     type Error = Error;
 
-    fn try_from(members: Members) -> Result<Self> {
+    fn try_from(members: MembersRecord) -> Result<Self> {
         let configs = (members.configs.into_iter())
             .map(|config| config.into_iter().collect::<BTreeSet<u64>>())
             .collect();
@@ -107,7 +107,7 @@ pub(super) fn entry_to_log(entry: Entry) -> LogEntry {
     let payload = match entry.payload {
         EntryPayload::Blank => Payload::Blank,
         EntryPayload::Normal(command) => Payload::Command(command.0),
-        EntryPayload::Membership(membership) => Payload::Members(Members::from(&membership)),
+        EntryPayload::Membership(membership) => Payload::Members(MembersRecord::from(&membership)),
     };
     LogEntry {
         position,
@@ -138,7 +138,7 @@ pub(super) fn entry_from_log(entry: LogEntry) -> Result<Entry> {
 
 /// Members as stored beside the applied position.
 pub(super) fn encode_members(at: Option<LogPosition>, membership: &Membership) -> Bytes {
-    let members = Members::from(membership);
+    let members = MembersRecord::from(membership);
     codec::encode(&MembersForm::V1 { at, members }).into()
 }
 
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn voters_without_a_node_are_refused() {
-        let members = Members {
+        let members = MembersRecord {
             configs: vec![vec![1, 2]],
             nodes: vec![(1, NodeId(1))],
         };

@@ -36,13 +36,14 @@ mod view;
 
 pub use fold::Folded;
 pub use replicas::{ReplicaMark, ReplicaRecord};
+pub use slots::StagedSlot;
 pub use view::View;
 
 use crate::env::MetaBase;
 use crate::error::{Error, Result};
 use crate::store::wal::OnFatal;
 use crate::store::{Change, fail_stop, record};
-use crate::types::{GroupId, Slot};
+use crate::types::{GroupId, ReplicaId, Slot};
 use bytes::{BufMut, Bytes, BytesMut};
 use layer::LayerCell;
 use parking_lot::{Mutex, RwLock};
@@ -195,14 +196,24 @@ impl MetaStore {
 
     /// Makes one batch of a group's changes visible, together with its applied position.
     ///
+    /// # Errors
+    /// `failed` when the replica is not here (any more): nothing is changed then.
+    ///
     /// # Panics
-    /// When the group is unknown or its position would go back: the caller's order is broken.
-    pub fn publish(&self, group: GroupId, mark: ReplicaMark, changes: Vec<Change>) {
+    /// When its position would go back: the caller's order is broken.
+    pub fn publish(
+        &self,
+        (group, id): (GroupId, ReplicaId),
+        mark: ReplicaMark,
+        changes: Vec<Change>,
+    ) -> Result<()> {
         let mut state = self.state.write();
-        let replica = state
-            .replicas
-            .get_mut(&group)
-            .expect("a replica is added before it applies");
+        let replica = state.replicas.get_mut(&group);
+        let Some(replica) = replica.filter(|replica| replica.now.replica == id) else {
+            return Err(Error::failed(format!(
+                "replica {id} of group {group} was removed"
+            )));
+        };
         assert!(
             mark.position >= replica.now.mark.position,
             "applied positions only grow"
@@ -211,6 +222,7 @@ impl MetaStore {
         replica.dirty = true;
         let slot = replica.now.slot;
         self.insert(&mut state, slot, changes);
+        Ok(())
     }
 
     fn insert(&self, state: &mut State, slot: Slot, changes: Vec<Change>) {
@@ -226,7 +238,20 @@ impl MetaStore {
 
     /// A view of one slot as of the newest publication.
     pub fn view(self: &Arc<Self>, slot: Slot) -> Result<View> {
+        self.view_of(&self.state.read(), slot)
+    }
+
+    /// A view of a group's records, with what is known of the replica at the same instant.
+    pub fn replica_view(self: &Arc<Self>, group: GroupId) -> Result<Option<(ReplicaRecord, View)>> {
         let state = self.state.read();
+        let Some(replica) = state.replicas.get(&group) else {
+            return Ok(None);
+        };
+        let view = self.view_of(&state, replica.now.slot)?;
+        Ok(Some((replica.now.clone(), view)))
+    }
+
+    fn view_of(&self, state: &State, slot: Slot) -> Result<View> {
         let base = self.base.begin_read()?;
         *self.views.lock().entry(state.sequence).or_default() += 1;
         Ok(View::new(

@@ -70,6 +70,13 @@ fn rows(base: &dyn MetaBase) -> Result<Vec<(Slot, SlotState)>> {
     failed.map_or(Ok(found), Err)
 }
 
+/// An image that fills a slot which nothing points to yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedSlot {
+    /// The replica's record once it is adopted.
+    pub record: ReplicaRecord,
+}
+
 impl MetaStore {
     /// Queues slots that were being filled when the process ended (rule 2). Called at the start.
     pub async fn recover_slots(&self, env: &Env) -> Result<()> {
@@ -96,32 +103,76 @@ impl MetaStore {
         path: &Path,
         replica: ReplicaId,
     ) -> Result<ReplicaRecord> {
+        let staged = self.stage_image(env, path, replica).await?;
+        self.adopt_staged(env, staged).await
+    }
+
+    /// Fills a fresh slot from an image; the replica is as before, also after a crash.
+    ///
+    /// # Errors
+    /// As [`MetaStore::install_image`].
+    pub async fn stage_image(
+        &self,
+        env: &Env,
+        path: &Path,
+        replica: ReplicaId,
+    ) -> Result<StagedSlot> {
         let mut image = ImageReader::open(&*env.disk, path).await?;
-        let group = image.meta.group;
-        if self
-            .replica(group)
-            .is_some_and(|(now, _)| now.mark.position > image.meta.mark.position)
-        {
-            return Err(Error::failed(format!(
-                "the image of group {group} is older than its state"
-            ))
-            .at(path.display()));
-        }
-        let slot = self.fresh_slot(env).await?;
-        let filled = self.fill(env, slot, &mut image).await;
-        if let Err(error) = filled {
-            self.commit(env, vec![put(slot, SlotState::Removing)])
-                .await?;
-            return Err(error);
-        }
-        let record = ReplicaRecord {
-            group,
+        let record = |slot| ReplicaRecord {
+            group: image.meta.group,
             replica,
             slot,
             mark: image.meta.mark.clone(),
         };
-        self.point_to(env, record.clone()).await?;
-        Ok(record)
+        self.must_be_newer(&record(NODE_SLOT))
+            .map_err(|e| e.at(path.display()))?;
+        let staged = StagedSlot {
+            record: record(self.fresh_slot(env).await?),
+        };
+        match self.fill(env, staged.record.slot, &mut image).await {
+            Ok(()) => Ok(staged),
+            Err(error) => {
+                self.discard_staged(env, staged).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a staged image the replica's state: durable when it returns.
+    ///
+    /// # Errors
+    /// `failed` if the state is newer by now, or a fold that found no space has to be done first;
+    /// the image waits for its removal then.
+    pub async fn adopt_staged(&self, env: &Env, staged: StagedSlot) -> Result<ReplicaRecord> {
+        let record = staged.record.clone();
+        let adopted = match self.must_be_newer(&record) {
+            Ok(()) => self.point_to(env, record.clone()).await,
+            older => older,
+        };
+        match adopted {
+            Ok(()) => Ok(record),
+            Err(error) => {
+                self.discard_staged(env, staged).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Queues a staged image for removal.
+    pub async fn discard_staged(&self, env: &Env, staged: StagedSlot) -> Result<()> {
+        let ops = vec![put(staged.record.slot, SlotState::Removing)];
+        self.commit(env, ops).await
+    }
+
+    fn must_be_newer(&self, image: &ReplicaRecord) -> Result<()> {
+        let group = image.group;
+        let now = self.replica(group).map(|(now, _)| now.mark.position);
+        if now > Some(image.mark.position) {
+            return Err(Error::failed(format!(
+                "the image of group {group} is older than its state"
+            )));
+        }
+        Ok(())
     }
 
     /// Takes a slot that has no records and marks it as being filled.

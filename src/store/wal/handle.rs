@@ -292,10 +292,18 @@ impl Wal {
         read::read(&self.shared, group, from, to, bytes_max).await
     }
 
-    /// Highest index of the group that a finished sync covers.
+    /// Highest index of the group that a finished sync covers; a durable purge covers what it
+    /// let go, also what the log never held.
     pub fn synced(&self, group: GroupId) -> LogIndex {
         let state = self.shared.state.lock();
         state.groups.get(&group).map_or(LogIndex(0), |g| g.synced)
+    }
+
+    /// Bytes of the payloads behind an index.
+    pub fn bytes_behind(&self, group: GroupId, index: LogIndex) -> u64 {
+        let state = self.shared.state.lock();
+        let known = state.groups.get(&group);
+        known.map_or(0, |g| g.entries.bytes_behind(index))
     }
 
     /// Waits until `synced(group) >= index`; for ever if that entry never comes.

@@ -151,6 +151,15 @@ impl Entries {
         (self.first_index().0..).map(LogIndex).zip(&self.slots)
     }
 
+    /// Bytes of the payloads behind `index`.
+    pub fn bytes_behind(&self, index: LogIndex) -> u64 {
+        let skipped = index.0.saturating_sub(self.purged.index.0);
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+        let skipped = skipped.min(self.slots.len());
+        let behind = self.slots.range(skipped..);
+        behind.fold(0, |sum, slot| sum.saturating_add(u64::from(slot.length)))
+    }
+
     pub fn push(&mut self, slot: Slot) {
         self.slots.push_back(slot);
     }
@@ -289,6 +298,9 @@ mod tests {
             (log.first_index(), log.last_index()),
             (LogIndex(2), LogIndex(7))
         );
+        assert_eq!(log.bytes_behind(LogIndex(4)), 3);
+        assert_eq!(log.bytes_behind(LogIndex(0)), 6);
+        assert_eq!(log.bytes_behind(LogIndex(90)), 0);
         let released = log.truncate(LogIndex(5));
         assert_eq!(released.written[&2].records, 2);
         let released = log.purge(at(1, 4));

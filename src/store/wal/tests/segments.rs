@@ -44,6 +44,29 @@ fn a_seeded_group_begins_behind_its_purged_position() {
 }
 
 #[test]
+fn a_log_whose_state_was_replaced_goes_on_far_behind_its_end() {
+    run(async {
+        let disk = SimDisk::new(1);
+        let (wal, _) = open(&disk).await;
+        let entries: Vec<LogEntry> = (1..=5).map(|i| entry(G1, 3, i)).collect();
+        append(&wal, G1, entries).await.unwrap();
+        // An image of an older term than the entries that nobody committed.
+        wal.purge(G1, at(2, 90)).await.unwrap();
+        wal.wait_synced(G1, LogIndex(90)).await;
+        append(&wal, G1, vec![entry(G1, 4, 91)]).await.unwrap();
+        wal.close().await;
+        let (wal, _) = open(&disk.kill()).await;
+        let state = wal.state(G1);
+        assert_eq!(
+            (state.purged, state.last),
+            (Some(at(2, 90)), Some(at(4, 91)))
+        );
+        assert_eq!(all(&wal, G1).await.unwrap(), [entry(G1, 4, 91)]);
+        assert!(!state.doubtful_tail && wal.damaged().is_empty());
+    });
+}
+
+#[test]
 fn entries_are_readable_before_they_are_synced_and_called_back_after() {
     run(async {
         let disk = SimDisk::new(1);

@@ -1,0 +1,201 @@
+//! Who belongs to the group: asking and changing. Called by `node`, on the leader.
+//!
+//! A member begins as a learner, which gets all entries and has no vote, and is promoted when it
+//! has caught up. Voters change by joint consensus: majorities of the old and of the new set must
+//! agree while the change is under way. A leader that fails in between leaves the group joint; it
+//! works on, and the same change asked of the next leader finishes it.
+
+use super::group::Written;
+use super::kinds::{Host, StoredMembership, position};
+use super::{Members, Progress, RaftGroup, refusal, stored};
+use crate::error::{Code, Error, Result};
+use crate::limits;
+use crate::store::wal::LogPosition;
+use crate::types::{LogIndex, NodeId, ReplicaId};
+use openraft::ChangeMembers;
+use openraft::Instant;
+use openraft::async_runtime::WatchReceiver;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::time::timeout;
+
+/// A learner this many entries behind is not promoted: with its vote the majority might have to
+/// wait for it. A few append messages; under load a healthy one is always a little behind.
+const PROMOTE_LAG_MAX: u64 = 4_096;
+
+impl RaftGroup {
+    /// The members, as this replica knows them.
+    pub fn members(&self) -> Members {
+        members(&self.raft.metrics().borrow_watched().membership_config)
+    }
+
+    /// How far each member is, the leader included; `None` when this replica does not lead.
+    pub fn progress(&self) -> Option<BTreeMap<ReplicaId, Progress>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (matched, heard) = (metrics.replication.as_ref()?, metrics.heartbeat.as_ref());
+        let silent = |id: &u64| {
+            if *id == self.replica.0 {
+                return Some(std::time::Duration::ZERO);
+            }
+            let heard = heard?.get(id).copied().flatten()?;
+            Some(heard.elapsed())
+        };
+        let progress = |(id, matched): (&u64, &Option<_>)| {
+            let progress = Progress {
+                matched: matched.as_ref().map(|m| position(m).index),
+                silent: silent(id),
+            };
+            (ReplicaId(*id), progress)
+        };
+        Some(matched.iter().map(progress).collect())
+    }
+
+    /// Adds a replica that gets all entries and does not vote; returns once that is applied here.
+    /// How far it is [`progress`](Self::progress) tells. Fine if it is one already.
+    ///
+    /// # Errors
+    /// `conflict` if the replica is a member on another node; `busy` while another change is
+    /// under way; else those of [`propose`](Self::propose).
+    pub async fn add_learner(&self, replica: ReplicaId, node: NodeId) -> Result<()> {
+        let now = self.members();
+        let known = (now.voters.iter().chain(&now.learners)).find(|(id, _)| *id == replica);
+        match known {
+            Some((_, there)) if *there == node => return Ok(()),
+            Some((_, there)) => {
+                return Err(Error::new(
+                    Code::Conflict,
+                    format!("replica {replica} is a member already, on node {there}"),
+                ));
+            }
+            None => {}
+        }
+        let add = || self.raft.add_learner(replica.0, Host(node), false);
+        self.change(add).await
+    }
+
+    /// Takes a learner away. It is not told.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such learner, `conflict` if it votes; `busy` while another
+    /// change is under way; else those of [`propose`](Self::propose).
+    pub async fn remove_learner(&self, replica: ReplicaId) -> Result<()> {
+        let now = self.members();
+        if now.voters.iter().any(|(id, _)| *id == replica) {
+            return Err(Error::new(
+                Code::Conflict,
+                format!("replica {replica} votes in group {}", self.group),
+            ));
+        }
+        if !now.learners.iter().any(|(id, _)| *id == replica) {
+            return Err(Error::not_found(format!(
+                "group {} has no learner {replica}",
+                self.group
+            )));
+        }
+        let gone = BTreeSet::from([replica.0]);
+        let remove = || {
+            let change = ChangeMembers::RemoveNodes(gone.clone());
+            self.raft.change_membership(change, false)
+        };
+        self.change(remove).await
+    }
+
+    /// Makes exactly these replicas voters; returns once that is applied here. New ones must be
+    /// learners that have caught up; voters that are none any more are removed, and not told. A
+    /// leader that removes itself leads until the change is committed and gives the lead away
+    /// then. To be asked again, of whoever leads then, until it succeeds: also after an error a
+    /// part of the change may have happened.
+    ///
+    /// # Errors
+    /// `usage` for no voters at all, `not_found` for one that is no member, `conflict` for one
+    /// that is too far behind; `busy` while another change is under way; else those of
+    /// [`propose`](Self::propose).
+    pub async fn change_voters(&self, voters: &BTreeSet<ReplicaId>) -> Result<()> {
+        if voters.is_empty() {
+            return Err(Error::usage("a group needs a voter"));
+        }
+        let now = self.members();
+        let old: BTreeSet<ReplicaId> = now.voters.iter().map(|(id, _)| *id).collect();
+        for new in voters.difference(&old) {
+            self.may_vote(&now, *new)?;
+        }
+        if old == *voters && !now.joint && self.is_committed(&now) {
+            return Ok(());
+        }
+        let goal: BTreeSet<u64> = voters.iter().map(|id| id.0).collect();
+        let replace = || self.raft.change_membership(goal.clone(), false);
+        self.change(replace).await
+    }
+
+    fn is_committed(&self, now: &Members) -> bool {
+        let metrics = self.raft.metrics();
+        let committed = metrics.borrow_watched().committed_membership_config.clone();
+        members(&committed).at == now.at
+    }
+
+    fn may_vote(&self, now: &Members, new: ReplicaId) -> Result<()> {
+        if !now.learners.iter().any(|(id, _)| *id == new) {
+            return Err(Error::not_found(format!(
+                "group {} has no learner {new}",
+                self.group
+            )));
+        }
+        // A replica that does not lead is told so by the change itself.
+        let Some(progress) = self.progress() else {
+            return Ok(());
+        };
+        let matched = progress.get(&new).and_then(|p| p.matched);
+        let behind = self
+            .status()
+            .last
+            .saturating_sub(matched.map_or(0, |m| m.0));
+        if matched.is_none() || behind > PROMOTE_LAG_MAX {
+            return Err(Error::new(
+                Code::Conflict,
+                format!("learner {new} is {behind} entries behind"),
+            )
+            .hint("wait until it has caught up"));
+        }
+        Ok(())
+    }
+
+    async fn change<F: Future<Output = Written>>(&self, change: impl Fn() -> F) -> Result<()> {
+        let outcome = timeout(limits::REQUEST_TIMEOUT, self.confirmed(change)).await;
+        match outcome {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(refusal::write(&e)),
+            Err(_) => Err(Error::unavailable(format!(
+                "the members of group {} did not change within {:?} (no majority answers)",
+                self.group,
+                limits::REQUEST_TIMEOUT
+            ))
+            .unknown_outcome()),
+        }
+    }
+}
+
+/// Members in our words.
+/// The members that stand beside an applied position.
+///
+/// # Errors
+/// `corrupt` for bytes that are none.
+pub fn members_of(encoded: &[u8]) -> Result<Members> {
+    Ok(members(&stored::decode_members(encoded)?))
+}
+
+pub(super) fn members(stored: &StoredMembership) -> Members {
+    let membership = stored.membership();
+    let host = |id: u64| membership.get_node(&id).map(|h| (ReplicaId(id), h.0));
+    Members {
+        voters: membership.voter_ids().filter_map(host).collect(),
+        learners: membership.learner_ids().filter_map(host).collect(),
+        joint: membership.get_joint_config().len() > 1,
+        at: stored.log_id().as_ref().map_or(NOTHING, position),
+    }
+}
+
+const NOTHING: LogPosition = LogPosition {
+    term: 0,
+    leader: 0,
+    index: LogIndex(0),
+};
