@@ -8,7 +8,7 @@ use crate::cluster::{self, DirLock, Identity};
 use crate::config::ServerSettings;
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::net::{Endpoint, ServerTls};
+use crate::net::{Endpoint, ServerParts, ServerTls};
 use crate::raft::PeerTransport;
 use crate::root::{NodeRecord, RootCommand};
 use crate::types::{ClusterId, GroupId, NodeId, ReplicaId};
@@ -101,7 +101,8 @@ async fn start(
 
     let tls = ServerTls::new(&files.credentials)?;
     let late = Arc::new(Late::default());
-    let endpoint = Endpoint::bind(&env, settings.listen, Some((tls, late.clone()))).await?;
+    let parts = ServerParts::new(tls, late.clone());
+    let endpoint = Endpoint::bind(&env, settings.listen, Some(parts)).await?;
     let listen = endpoint.local_addr();
     let address = settings
         .advertise

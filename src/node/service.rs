@@ -27,7 +27,7 @@ impl Caller {
                 group: group.clone(),
                 admin: *admin,
             }),
-            Peer::Node(_) | Peer::Nobody => {
+            Peer::Node { .. } | Peer::Nobody => {
                 Err(Error::new(Code::Denied, "this identity is not a user's")
                     .hint("use a user's identity file"))
             }
