@@ -1,11 +1,12 @@
 //! One authenticated connection to a node: calls and streams. Used by `client` and `node`; made
 //! by `endpoint`.
 
-use super::Peer;
 use super::failure::{self, close};
 use super::settings::OPEN_MAX;
 use super::stream::Stream;
+use super::{Peer, tls};
 use crate::error::{Error, Result};
+use crate::types::CaPin;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -82,6 +83,14 @@ impl Connection {
     /// Who is at the other end: always a node.
     pub fn peer(&self) -> Peer {
         self.peer.clone()
+    }
+
+    /// The certificate (DER) of this pin among those that the node showed: on `dfs-join/1` its
+    /// CA's. With [`super::ClientTls::pinned`] of the same pin it is always there, and believed.
+    pub fn pinned_ca(&self, pin: CaPin) -> Option<Vec<u8>> {
+        let chain = tls::chain_of(&self.inner)?;
+        let found = chain.iter().skip(1).find(|der| CaPin::of(der) == pin)?;
+        Some(found.to_vec())
     }
 
     /// The address that was connected to.

@@ -8,7 +8,7 @@ use super::server::Server;
 use super::settings::{DATAGRAM_BYTES_MAX, INCOMING_MAX, LINGER_MAX, Role, transport};
 use super::stream::Stream;
 use super::tls::{self, ClientTls, SERVER_NAME, ServerTls};
-use super::{ALPN_NODE, Peer, Service, socket};
+use super::{ALPN_JOIN, ALPN_NODE, Peer, ServerParts, socket};
 use crate::env::{Env, Rng};
 use crate::error::{Error, Result};
 use quinn::crypto::{CryptoError, HmacKey};
@@ -33,7 +33,14 @@ pub struct Endpoint {
     quic: quinn::Endpoint,
     env: Env,
     local: SocketAddr,
-    server: Option<Arc<Server>>,
+    serving: Option<Serving>,
+}
+
+/// The serving half, and what it was bound with.
+#[derive(Clone)]
+struct Serving {
+    server: Arc<Server>,
+    config: Arc<quinn::ServerConfig>,
 }
 
 impl Endpoint {
@@ -45,7 +52,7 @@ impl Endpoint {
     pub async fn bind(
         env: &Env,
         listen: SocketAddr,
-        server: Option<(ServerTls, Arc<dyn Service>)>,
+        server: Option<ServerParts>,
     ) -> Result<Endpoint> {
         let runtime = Arc::new(PatientRuntime);
         let socket = runtime
@@ -59,31 +66,22 @@ impl Endpoint {
         env: &Env,
         socket: Arc<dyn AsyncUdpSocket>,
         runtime: Arc<dyn Runtime>,
-        server: Option<(ServerTls, Arc<dyn Service>)>,
+        server: Option<ServerParts>,
     ) -> Result<Endpoint> {
         let failed = |e: std::io::Error| Error::failed(format!("cannot use the UDP socket ({e})"));
         let local = socket.local_addr().map_err(failed)?;
+        // Made once: renewed credentials do not change it (see `mod.rs`).
         let secret = match &server {
-            Some((tls, _)) => *tls.secret(),
+            Some(parts) => *parts.tls.secret(),
             None => random32(&*env.rng),
         };
-        let (config, server) = match server {
-            Some((tls, service)) => {
-                let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls.quic(&env.clock)?));
-                config.transport_config(Arc::new(transport(Role::Server)));
-                config.max_incoming(INCOMING_MAX);
-                (
-                    Some(config),
-                    Some(Arc::new(Server::new(env.clone(), service))),
-                )
-            }
-            None => (None, None),
-        };
+        let serving = server.map(|parts| Serving::new(env, parts)).transpose()?;
+        let config = serving.as_ref().map(|serving| (*serving.config).clone());
         let endpoint_config = endpoint_config(&secret, env);
         let quic =
             quinn::Endpoint::new_with_abstract_socket(endpoint_config, config, socket, runtime)
                 .map_err(failed)?;
-        if let Some(server) = &server {
+        if let Some(Serving { server, .. }) = &serving {
             let accepting = server.clone().accept(quic.clone());
             env.spawn.spawn("accept connections", Box::pin(accepting));
         }
@@ -91,8 +89,33 @@ impl Endpoint {
             quic,
             env: env.clone(),
             local,
-            server,
+            serving,
         })
+    }
+
+    /// Serves new connections with other credentials of the same node: renewed ones. Open
+    /// connections stay as they are.
+    ///
+    /// # Errors
+    /// `corrupt` for unusable credentials, `failed` for an endpoint that does not serve.
+    pub fn renew(&self, tls: &ServerTls) -> Result<()> {
+        let Some(serving) = &self.serving else {
+            return Err(Error::failed("this endpoint does not serve"));
+        };
+        // Everything else stays, the key of the addresses' proofs too: those on their way hold.
+        let mut config = (*serving.config).clone();
+        config.crypto = Arc::new(tls.quic(&self.env.clock)?);
+        self.quic.set_server_config(Some(config));
+        Ok(())
+    }
+
+    /// Asks the gate again for every open connection that others made to this endpoint, closes
+    /// those whose peers it denies, and returns how many they were. To be called when somebody
+    /// was removed.
+    pub fn recheck(&self) -> usize {
+        self.serving
+            .as_ref()
+            .map_or(0, |serving| serving.server.recheck())
     }
 
     /// Where it is bound; the port that was taken if 0 was asked for.
@@ -117,7 +140,7 @@ impl Endpoint {
             .quic
             .connect_with(config, to, SERVER_NAME)
             .map_err(|e| connect_failed(&e, to))?;
-        match timeout(deadline, greeted(connecting, to)).await {
+        match timeout(deadline, greeted(connecting, to, tls.is_pinned())).await {
             Ok(result) => result,
             Err(_) => Err(Error::unavailable(format!(
                 "cannot reach {to} (no answer within {deadline:?})"
@@ -127,6 +150,10 @@ impl Endpoint {
     }
 
     fn client_config(&self, alpn: &[u8], tls: &ClientTls) -> Result<quinn::ClientConfig> {
+        if tls.is_pinned() && alpn != ALPN_JOIN {
+            // Nobody would show the CA there.
+            return Err(Error::usage("a token is for joining and nothing else"));
+        }
         let role = if alpn == ALPN_NODE {
             Role::Peer
         } else {
@@ -143,7 +170,7 @@ impl Endpoint {
     /// in progress may finish for at most `grace`, then everything is closed. Returns when the
     /// peers have been told.
     pub async fn close(&self, grace: Duration) {
-        if let Some(server) = &self.server {
+        if let Some(Serving { server, .. }) = &self.serving {
             server.stop();
             // Whatever is left after the grace time is cut off below.
             let _ = timeout(grace, server.idle()).await;
@@ -153,12 +180,32 @@ impl Endpoint {
     }
 }
 
+impl Serving {
+    fn new(env: &Env, parts: ServerParts) -> Result<Serving> {
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(parts.tls.quic(&env.clock)?));
+        config.transport_config(Arc::new(transport(Role::Server)));
+        config.max_incoming(INCOMING_MAX);
+        let server = Server::new(env.clone(), parts.service, parts.gate);
+        Ok(Serving {
+            server: Arc::new(server),
+            config: Arc::new(config),
+        })
+    }
+}
+
 /// The client's half of the greeting; the server's is in `server`.
-async fn greeted(connecting: quinn::Connecting, to: SocketAddr) -> Result<Connection> {
-    let failed = |e| failure::of_connection(&e, to);
+async fn greeted(
+    connecting: quinn::Connecting,
+    to: SocketAddr,
+    pinned: bool,
+) -> Result<Connection> {
+    let failed = |e| match pinned {
+        true => failure::of_joining(&e, to),
+        false => failure::of_connection(&e, to),
+    };
     let connection = connecting.await.map_err(failed)?;
     let peer = match tls::peer_of(&connection) {
-        Some(peer @ Peer::Node(_)) => peer,
+        Some(peer @ Peer::Node { .. }) => peer,
         _ => return Err(malformed(to, "a certificate that is not a node's")),
     };
     let halves = connection.open_bi().await.map_err(failed)?;

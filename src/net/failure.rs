@@ -1,8 +1,9 @@
 //! What QUIC reports, as errors a user can act on; and the codes the two ends tell each other.
 //! Called by the other files of `net` only.
 //!
-//! Reasons that a peer sends as text are never shown: they are the peer's words. Errors are made
-//! from codes.
+//! Errors are made from codes. Reasons that a peer sends as text are its own words: they are shown
+//! only where a server says why it refuses this side, whose certificate this side has verified by
+//! then; bounded, and without control characters.
 
 use crate::error::{Code, Error};
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
@@ -13,7 +14,8 @@ pub(super) mod close {
     use super::VarInt;
     /// Nothing more to say.
     pub(crate) const DONE: VarInt = VarInt::from_u32(0);
-    /// The certificate may not speak this protocol, or there is none.
+    /// The certificate may not speak this protocol, or there is none; or the gate said no, which
+    /// the reason explains.
     pub(crate) const DENIED: VarInt = VarInt::from_u32(1);
     /// The process ends.
     pub(crate) const STOPPING: VarInt = VarInt::from_u32(2);
@@ -21,7 +23,12 @@ pub(super) mod close {
     pub(crate) const MALFORMED: VarInt = VarInt::from_u32(3);
     /// Too many connections of this kind.
     pub(crate) const BUSY: VarInt = VarInt::from_u32(4);
+    /// The gate takes nobody new, which the reason explains.
+    pub(crate) const NOT_NOW: VarInt = VarInt::from_u32(5);
 }
+
+/// Bytes of a reason, sent and shown: a sentence, which fits into a packet.
+const REASON_BYTES_MAX: usize = 256;
 
 /// Codes of a reset or stopped stream.
 pub(super) mod abort {
@@ -71,10 +78,18 @@ pub(super) fn of_connection(error: &ConnectionError, remote: SocketAddr) -> Erro
             None => unavailable("the node broke the connection off"),
         },
         ConnectionError::ApplicationClosed(closed) => match closed.error_code {
-            close::DENIED => denied(format!(
-                "{remote} refused this identity (it may not do this)"
-            ))
-            .hint("use the identity of a node for nodes, of a user for clients"),
+            close::DENIED => match reason_of(&closed.reason) {
+                Some(why) => denied(format!("{remote} refused this identity ({why})")),
+                None => denied(format!(
+                    "{remote} refused this identity (it may not do this)"
+                ))
+                .hint("use the identity of a node for nodes, of a user for clients"),
+            },
+            close::NOT_NOW => match reason_of(&closed.reason) {
+                Some(why) => unavailable(&why),
+                None => unavailable("the node takes no new connections"),
+            }
+            .hint("try another node"),
             close::STOPPING => unavailable("the node is stopping").hint("try another node"),
             close::BUSY => unavailable("the node has too many connections").hint("try again"),
             close::MALFORMED => unavailable("the node did not understand this program")
@@ -82,6 +97,37 @@ pub(super) fn of_connection(error: &ConnectionError, remote: SocketAddr) -> Erro
             _ => unavailable("the node closed the connection"),
         },
     }
+}
+
+/// [`of_connection`] for who believes by a token's pin: nothing that he does not trust is the
+/// cluster that the token is for.
+pub(super) fn of_joining(error: &ConnectionError, remote: SocketAddr) -> Error {
+    if let ConnectionError::TransportError(e) = error
+        && let Some(alert) = crypto_alert(e.code.into())
+        && alert::OF_CERTIFICATES.contains(&alert)
+        && ![alert::CERTIFICATE_EXPIRED, alert::UNSUPPORTED_CERTIFICATE].contains(&alert)
+    {
+        return denied(format!(
+            "{remote} is not trusted (wrong CA pin: this is not the cluster the token is for)"
+        ))
+        .hint("check the address, or create a token in the cluster that is to be joined");
+    }
+    of_connection(error, remote)
+}
+
+/// A reason as it is sent: no more than [`REASON_BYTES_MAX`] of it.
+pub(super) fn reason_bytes(reason: &str) -> &[u8] {
+    let end = reason.floor_char_boundary(REASON_BYTES_MAX.min(reason.len()));
+    &reason.as_bytes()[..end]
+}
+
+/// A peer's reason as it may be shown; `None` if it gave none.
+fn reason_of(bytes: &[u8]) -> Option<String> {
+    let bytes = &bytes[..bytes.len().min(REASON_BYTES_MAX)];
+    let text = String::from_utf8_lossy(bytes);
+    let shown: String = text.chars().filter(|c| !c.is_control()).collect();
+    let shown = shown.trim();
+    (!shown.is_empty()).then(|| shown.to_owned())
 }
 
 enum Side {
@@ -172,16 +218,38 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn reasons_are_cut_at_a_character_and_shown_without_control_characters() {
+        assert_eq!(reason_bytes("node 4 was removed"), b"node 4 was removed");
+        let long = format!("a{}", "é".repeat(300));
+        let sent = reason_bytes(&long);
+        assert_eq!(sent.len(), 255);
+        assert!(long.starts_with(&reason_of(sent).unwrap()));
+        assert_eq!(reason_of(b"a\x1b[31m\nb").unwrap(), "a[31mb");
+        assert_eq!(reason_of(b""), None);
+        assert_eq!(reason_of(b" \n"), None);
+        assert_eq!(reason_of(&[b'x'; 9_999]).unwrap().len(), REASON_BYTES_MAX);
+    }
+
     proptest! {
+        #[test]
+        fn any_reason_is_shown_plainly(bytes: Vec<u8>) {
+            if let Some(text) = reason_of(&bytes) {
+                prop_assert!(!text.chars().any(char::is_control));
+                prop_assert!(text.chars().count() <= REASON_BYTES_MAX);
+            }
+        }
+
         #[test]
         fn any_code_of_a_peer_becomes_an_error(code in 0u64..1 << 62) {
             let remote = "127.0.0.1:1".parse().unwrap();
             let code = VarInt::from_u64(code).unwrap();
             of_abort(code, remote);
-            of_connection(&ConnectionError::ApplicationClosed(quinn::ApplicationClose {
+            let error = of_connection(&ConnectionError::ApplicationClosed(quinn::ApplicationClose {
                 error_code: code,
                 reason: bytes::Bytes::from_static(b"\x1b[31m"),
             }), remote);
+            prop_assert!(!error.to_string().contains('\x1b'));
             of_alert(code.into_inner(), remote, Side::Ours);
         }
     }

@@ -13,6 +13,13 @@
 //! | `dfs-client/1` | a node or a user | everything a client does |
 //! | `dfs-join/1` | nobody (no certificate) or any of the above | getting a certificate |
 //!
+//! On `dfs-join/1` a node shows the CA's certificate behind its own, so that a joiner who has only
+//! a pin of it, out of a token, finds it there (`pin.rs`). Requests on it are limited for the
+//! whole endpoint, whoever sends them.
+//!
+//! Then the [`Gate`] is asked, which knows who was removed since; and asked again for what is open
+//! whenever [`Endpoint::recheck`] is called. Its words reach the refused peer.
+//!
 //! A client's TLS is done before the server has judged its certificate. So a connection begins
 //! with a **greeting**: the client's first stream carries one frame with the version of this
 //! framing, the server answers with its own. [`Endpoint::connect`] returns after the answer: its
@@ -35,13 +42,22 @@
 //! (beyond it a request is refused as not executed); a peer that stalls in the middle of something
 //! is given up after `STALL_MAX`, one that sends a little now and then after [`arrival_max`].
 //!
-//! **Restarts.** The keys of connection ids and stateless resets derive from the node's private
-//! key: a node that comes back answers packets of its former life with a reset, and clients
-//! reconnect at once instead of waiting for the idle timeout.
+//! **Restarts.** The key of stateless resets derives from the private key that the node binds its
+//! endpoint with: a node that comes back answers packets of its former life with a reset, and
+//! clients reconnect at once instead of waiting for the idle timeout.
+//!
+//! **Renewal.** [`Endpoint::renew`] changes what new connections are shown; those that are open
+//! live on. The reset key stays what it was at the bind: the tokens that open connections hold
+//! were made with it. (Bound anew with another private key, a node cannot reset the connections
+//! of its former life: they wait for the idle timeout, once.)
 
 mod connection;
 mod endpoint;
 mod failure;
+mod gate;
+mod pin;
+mod rate;
+mod registry;
 mod runtime;
 mod server;
 mod settings;
@@ -54,12 +70,14 @@ mod tests;
 
 pub use connection::Connection;
 pub use endpoint::Endpoint;
+pub use gate::{Gate, Refusal};
 pub use stream::{RecvHalf, SendHalf, Stream, arrival_max};
 pub use tls::{ClientTls, ServerTls};
 
 use crate::types::{CertificateFacts, NodeId, Subject};
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Application protocols; each with its own rules of who may speak it.
 pub const ALPN_CLIENT: &[u8] = b"dfs-client/1";
@@ -69,7 +87,11 @@ pub const ALPN_JOIN: &[u8] = b"dfs-join/1";
 /// Who is at the other end, by its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
-    Node(NodeId),
+    Node {
+        id: NodeId,
+        /// Of the certificate; what revocations name.
+        serial: u64,
+    },
     User {
         name: String,
         group: String,
@@ -84,7 +106,10 @@ pub enum Peer {
 impl From<CertificateFacts> for Peer {
     fn from(facts: CertificateFacts) -> Peer {
         match facts.subject {
-            Subject::Node(id) => Peer::Node(id),
+            Subject::Node(id) => Peer::Node {
+                id,
+                serial: facts.serial,
+            },
             Subject::User { name, group, admin } => Peer::User {
                 name,
                 group,
@@ -107,4 +132,27 @@ pub struct Incoming {
 /// Serves streams; each call is one stream's life.
 pub trait Service: Send + Sync + 'static {
     fn serve(&self, incoming: Incoming) -> BoxFuture<'static, ()>;
+}
+
+/// What an endpoint that serves needs.
+pub struct ServerParts {
+    pub tls: ServerTls,
+    pub service: Arc<dyn Service>,
+    pub gate: Arc<dyn Gate>,
+}
+
+impl ServerParts {
+    /// With a gate that lets in everyone whose certificate may speak the protocol.
+    pub fn new(tls: ServerTls, service: Arc<dyn Service>) -> ServerParts {
+        ServerParts {
+            tls,
+            service,
+            gate: Arc::new(gate::Everyone),
+        }
+    }
+
+    /// With another gate.
+    pub fn gate(self, gate: Arc<dyn Gate>) -> ServerParts {
+        ServerParts { gate, ..self }
+    }
 }

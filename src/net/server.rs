@@ -1,17 +1,20 @@
-//! The serving half of an endpoint: accepts connections, judges who they are, accepts their
-//! streams and hands them to the service. Called by `endpoint`.
+//! The serving half of an endpoint: accepts connections, judges who they are and whether the gate
+//! has them, accepts their streams and hands them to the service. Called by `endpoint`.
 
 use super::endpoint::{GREETING_BYTES_MAX, answer_greeting};
-use super::failure::{abort, close};
+use super::failure::{abort, close, reason_bytes};
+use super::rate::Rate;
+use super::registry::Registry;
 use super::settings::{
     CONNECTION_FRAMES_KIB_MAX, CONNECTIONS_MAX, FRAMES_KIB_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX,
     HANDSHAKES_UNPROVEN_MAX, JOINER_FRAME_BYTES_MAX, JOINER_FRAMES_KIB_MAX, JOINER_LIFE_MAX,
-    JOINER_STREAMS_MAX, JOINERS_MAX, WIDE_USERS_MAX, WINDOW_BYTES,
+    JOINER_STREAMS_MAX, JOINERS_MAX, JOINS_PER_SECOND_MAX, WIDE_USERS_MAX, WINDOW_BYTES,
 };
 use super::stream::{Budget, Stream};
-use super::{Incoming, Peer, Service, tls};
+use super::{ALPN_JOIN, Gate, Incoming, Peer, Refusal, Service, tls};
 use crate::env::Env;
 use crate::limits::{FRAME_BYTES_MAX, STREAMS_MAX};
+use parking_lot::Mutex;
 use quinn::VarInt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,9 +29,16 @@ const GREETING_KIB: usize = 16;
 /// 1. Every connection holds a place of `connections`; before its greeting also one of
 ///    `handshakes`; without a certificate also one of `joiners`.
 /// 2. Every stream that the service serves is counted in `serving`; none is begun after `stop`.
+/// 3. Every connection is in `open` before the gate is asked: whoever is removed meanwhile is
+///    refused by the gate or found by the next look at those that are open.
 pub(super) struct Server {
     env: Env,
     service: Arc<dyn Service>,
+    gate: Arc<dyn Gate>,
+    /// At most as many as `connections` has places.
+    open: Arc<Registry>,
+    /// Requests to join, of all connections.
+    joins: Mutex<Rate>,
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     joiners: Arc<Semaphore>,
@@ -43,7 +53,7 @@ pub(super) struct Server {
 
 /// A peer that was let in.
 #[derive(Clone)]
-struct Guest {
+pub(super) struct Guest {
     peer: Peer,
     remote: SocketAddr,
     alpn: &'static [u8],
@@ -66,11 +76,14 @@ impl Drop for Serving {
 }
 
 impl Server {
-    pub(super) fn new(env: Env, service: Arc<dyn Service>) -> Server {
+    pub(super) fn new(env: Env, service: Arc<dyn Service>, gate: Arc<dyn Gate>) -> Server {
         let places = |count| Arc::new(Semaphore::new(count));
         Server {
             env,
             service,
+            gate,
+            open: Arc::default(),
+            joins: Mutex::new(Rate::new(JOINS_PER_SECOND_MAX)),
             connections: places(CONNECTIONS_MAX),
             handshakes: places(HANDSHAKES_MAX),
             joiners: places(JOINERS_MAX),
@@ -91,6 +104,20 @@ impl Server {
         let mut serving = self.serving.subscribe();
         // The sender lives in `self`, so waiting cannot fail.
         let _ = serving.wait_for(|count| *count == 0).await;
+    }
+
+    /// Asks the gate again for every open connection; closes those that it denies and returns how
+    /// many they were.
+    pub(super) fn recheck(&self) -> usize {
+        let mut closed = 0;
+        for (connection, guest) in self.open.all() {
+            let verdict = self.gate.admits(&guest.peer);
+            if let Err(refusal @ Refusal::Denied(_)) = verdict {
+                refuse(&connection, &guest, &refusal);
+                closed += 1;
+            }
+        }
+        closed
     }
 
     /// Accepts until the endpoint is closed.
@@ -133,7 +160,12 @@ impl Server {
             tracing::debug!(%remote, "denied: this certificate may not speak this protocol");
             return connection.close(close::DENIED, b"");
         };
-        let joiner = match &peer {
+        let guest = Guest { peer, remote, alpn };
+        let _entry = self.open.enter(&connection, &guest);
+        if let Err(refusal) = self.gate.admits(&guest.peer) {
+            return refuse(&connection, &guest, &refusal);
+        }
+        let joiner = match &guest.peer {
             Peer::Nobody => match self.joiners.clone().try_acquire_owned() {
                 Ok(place) => Some(place),
                 Err(_) => return connection.close(close::BUSY, b""),
@@ -144,8 +176,7 @@ impl Server {
             return connection.close(close::MALFORMED, b"");
         }
         drop(handshake);
-        let _wide = self.widen(&connection, &peer);
-        let guest = Guest { peer, remote, alpn };
+        let _wide = self.widen(&connection, &guest.peer);
         tracing::debug!(%remote, peer = ?guest.peer, "connected");
         if joiner.is_some() {
             let _ = timeout(JOINER_LIFE_MAX, self.accept_streams(&connection, &guest)).await;
@@ -160,7 +191,7 @@ impl Server {
         let place = match peer {
             Peer::Nobody => return None,
             Peer::User { .. } => Some(self.wide.clone().try_acquire_owned().ok()?),
-            Peer::Node(_) => None,
+            Peer::Node { .. } => None,
         };
         connection.set_receive_window(VarInt::from_u32(WINDOW_BYTES));
         connection.set_send_window(u64::from(WINDOW_BYTES));
@@ -171,13 +202,18 @@ impl Server {
     fn budget(&self, peer: &Peer) -> Budget {
         let (own, frame_max) = match peer {
             Peer::Nobody => (JOINER_FRAMES_KIB_MAX, JOINER_FRAME_BYTES_MAX),
-            Peer::User { .. } | Peer::Node(_) => (CONNECTION_FRAMES_KIB_MAX, FRAME_BYTES_MAX),
+            Peer::User { .. } | Peer::Node { .. } => (CONNECTION_FRAMES_KIB_MAX, FRAME_BYTES_MAX),
         };
         Budget {
             all: self.frames.clone(),
             own: Arc::new(Semaphore::new(own)),
             frame_max,
         }
+    }
+
+    /// Whether one more request may be served; only those to join are counted.
+    fn takes_another(&self, guest: &Guest) -> bool {
+        guest.alpn != ALPN_JOIN || self.joins.lock().take(self.env.clock.now())
     }
 
     /// Serves streams until the connection ends.
@@ -201,7 +237,7 @@ impl Server {
             let stream = Stream::counted(halves, guest.remote, budget.clone());
             // Counted before the look at `stopping`: `idle` misses no stream that is begun.
             let counted = Serving::begin(&self.serving);
-            if *self.stopping.borrow() {
+            if *self.stopping.borrow() || !self.takes_another(guest) {
                 stream.abort(abort::NOT_SERVED);
                 continue;
             }
@@ -213,6 +249,16 @@ impl Server {
             self.env.spawn.spawn("serve a stream", Box::pin(whole));
         }
     }
+}
+
+fn refuse(connection: &quinn::Connection, guest: &Guest, refusal: &Refusal) {
+    let Guest { peer, remote, .. } = guest;
+    let (code, why) = match refusal {
+        Refusal::Denied(why) => (close::DENIED, why),
+        Refusal::NotNow(why) => (close::NOT_NOW, why),
+    };
+    tracing::debug!(%remote, ?peer, why, "refused");
+    connection.close(code, reason_bytes(why));
 }
 
 async fn greet(connection: &quinn::Connection, remote: SocketAddr) -> bool {

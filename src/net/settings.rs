@@ -34,6 +34,9 @@ pub(super) const INCOMING_MAX: usize = 1_024;
 pub(super) const JOINERS_MAX: usize = 64;
 pub(super) const JOINER_STREAMS_MAX: usize = 2;
 pub(super) const JOINER_LIFE_MAX: Duration = Duration::from_secs(60);
+/// Requests on `dfs-join/1` in a second, of all connections together: each may cost an entry of a
+/// log, and a guess at a token's secret must stay slow.
+pub(super) const JOINS_PER_SECOND_MAX: usize = 10;
 
 /// Memory of the frames of all requests that are arriving or being served, in KiB. A decoded
 /// request takes a few times its frame, so this bounds what peers can make a node hold to some
@@ -41,9 +44,10 @@ pub(super) const JOINER_LIFE_MAX: Duration = Duration::from_secs(60);
 pub(super) const FRAMES_KIB_MAX: usize = 512 * 1024;
 /// One connection's share of it: more than a client's lanes fill with full batches.
 pub(super) const CONNECTION_FRAMES_KIB_MAX: usize = 128 * 1024;
-/// Longest frame of a peer without a certificate, and its share.
-pub(super) const JOINER_FRAME_BYTES_MAX: usize = 64 * 1024;
-pub(super) const JOINER_FRAMES_KIB_MAX: usize = 256;
+/// Longest frame of a peer without a certificate, and its share: a request to join has some
+/// hundred bytes.
+pub(super) const JOINER_FRAME_BYTES_MAX: usize = 4 * 1024;
+pub(super) const JOINER_FRAMES_KIB_MAX: usize = 16;
 /// Bytes a second that a frame or a chunk must at least arrive with, after `STALL_MAX` for free:
 /// who sends a byte now and then holds memory and a place for nothing.
 pub(super) const RATE_BYTES_MIN: u64 = 64 * 1024;

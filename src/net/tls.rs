@@ -1,16 +1,18 @@
 //! Who is believed: rustls configurations from credentials, the two verifiers, and the peer of a
 //! finished handshake. Called by `endpoint` and `server`. See `mod.rs` for the rules.
 
+use super::pin::{PinVerifier, Shown};
 use super::{ALPN_CLIENT, ALPN_JOIN, ALPN_NODE, Peer};
 use crate::env::Clock;
 use crate::error::{Code, Error, Result};
-use crate::types::{CertificateFacts, ClusterId, Credentials, Subject, cluster_of};
+use crate::types::{CaPin, CertificateFacts, ClusterId, Credentials, Subject, cluster_of};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
@@ -35,6 +37,8 @@ pub struct ServerTls {
 #[derive(Clone)]
 pub struct ClientTls {
     config: rustls::ClientConfig,
+    /// It believes whom a token names: for joining alone.
+    pinned: bool,
 }
 
 impl ServerTls {
@@ -62,12 +66,13 @@ impl ServerTls {
             .map_err(|e| unusable(&e))?,
             cluster,
         };
+        let own = CertifiedKey::from_der(chain(credentials), key(credentials), &provider)
+            .map_err(|e| unusable(&e))?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| unusable(&e))?
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_single_cert(chain(credentials), key(credentials))
-            .map_err(|e| unusable(&e))?;
+            .with_cert_resolver(Arc::new(Shown::new(own, &credentials.ca)));
         config.alpn_protocols = [ALPN_NODE, ALPN_CLIENT, ALPN_JOIN]
             .map(<[u8]>::to_vec)
             .into();
@@ -113,28 +118,55 @@ impl ClientTls {
         Ok(Self::finished(config))
     }
 
+    /// Of one who has nothing but a token, and so the pin of the cluster's CA: for `dfs-join/1`
+    /// only, where a node shows the CA's certificate ([`super::Connection::pinned_ca`]).
+    ///
+    /// # Errors
+    /// None that is known of.
+    pub fn pinned(pin: CaPin) -> Result<ClientTls> {
+        let provider = provider();
+        let verifier = PinVerifier {
+            pin,
+            provider: provider.clone(),
+        };
+        let config = Self::believing(provider, Arc::new(verifier))?.with_no_client_auth();
+        Ok(ClientTls {
+            pinned: true,
+            ..Self::finished(config)
+        })
+    }
+
     fn builder(
         ca: &[u8],
         cluster: ClusterId,
     ) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>> {
         let provider = provider();
-        let verifier = NodeVerifier {
-            inner: WebPkiServerVerifier::builder_with_provider(roots(ca)?, provider.clone())
-                .build()
-                .map_err(|e| unusable(&e))?,
-            cluster,
-        };
+        let verifier = node_verifier(ca, cluster, &provider)?;
+        Self::believing(provider, Arc::new(verifier))
+    }
+
+    fn believing(
+        provider: Arc<CryptoProvider>,
+        verifier: Arc<dyn ServerCertVerifier>,
+    ) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>> {
         Ok(rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| unusable(&e))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier)))
+            .with_custom_certificate_verifier(verifier))
     }
 
     fn finished(mut config: rustls::ClientConfig) -> ClientTls {
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
-        ClientTls { config }
+        ClientTls {
+            config,
+            pinned: false,
+        }
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pinned
     }
 
     pub(super) fn quic(&self, alpn: &[u8], clock: &Arc<dyn Clock>) -> Result<QuicClientConfig> {
@@ -154,20 +186,27 @@ pub(super) fn admitted(connection: &quinn::Connection) -> Option<(&'static [u8],
         .find(|alpn| *alpn == protocol)?;
     let peer = peer_of(connection)?;
     let may = match (&peer, alpn) {
-        (Peer::Node(_), _) => true,
+        (Peer::Node { .. }, _) => true,
         (Peer::User { .. }, alpn) => alpn != ALPN_NODE,
         (Peer::Nobody, alpn) => alpn == ALPN_JOIN,
     };
     may.then_some((alpn, peer))
 }
 
+/// The certificates that the other end of a finished handshake showed, its own first; `None` if
+/// it showed none.
+pub(super) fn chain_of(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
+    let identity = connection.peer_identity()?;
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>();
+    Some(*chain.expect("quinn's identities of rustls are chains"))
+}
+
 /// The other end of a finished handshake. `None` for a certificate that the verifiers would not
 /// have let through.
 pub(super) fn peer_of(connection: &quinn::Connection) -> Option<Peer> {
-    let Some(identity) = connection.peer_identity() else {
+    let Some(chain) = chain_of(connection) else {
         return Some(Peer::Nobody);
     };
-    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let facts = CertificateFacts::read(chain.first()?).ok()?;
     Some(facts.into())
 }
@@ -226,6 +265,18 @@ impl fmt::Debug for WallClock {
     }
 }
 
+/// A client's check of a server, with this CA as the only root.
+pub(super) fn node_verifier(
+    ca: &[u8],
+    cluster: ClusterId,
+    provider: &Arc<CryptoProvider>,
+) -> Result<NodeVerifier> {
+    let inner = WebPkiServerVerifier::builder_with_provider(roots(ca)?, provider.clone())
+        .build()
+        .map_err(|e| unusable(&e))?;
+    Ok(NodeVerifier { inner, cluster })
+}
+
 /// What both verifiers ask beyond the chain: a certificate of this cluster with a subject of ours.
 fn read(der: &CertificateDer<'_>, cluster: ClusterId) -> Result<Subject, rustls::Error> {
     match CertificateFacts::read(der) {
@@ -236,7 +287,7 @@ fn read(der: &CertificateDer<'_>, cluster: ClusterId) -> Result<Subject, rustls:
 
 /// A client's check of a server: chain, dates and name by webpki, then: a node of the cluster.
 #[derive(Debug)]
-struct NodeVerifier {
+pub(super) struct NodeVerifier {
     inner: Arc<WebPkiServerVerifier>,
     cluster: ClusterId,
 }

@@ -1,13 +1,14 @@
 //! Who is let in: every kind of identity on every protocol.
 
 use super::support::{
-    Ca, NOW, VALID, WAIT, client, connect, loopback, pair, server, server_at, server_with,
+    Ca, NOW, VALID, WAIT, client, connect, loopback, node_peer, pair, server, server_at,
+    server_with,
 };
 use crate::cluster::{ADMIN_DAYS, Authority, CA_DAYS, NODE_DAYS, Validity};
 use crate::env::real::OsRng;
 use crate::error::Code;
-use crate::net::{ALPN_CLIENT, ALPN_JOIN, ALPN_NODE, ClientTls, Peer, ServerTls};
-use crate::types::{ClusterId, NodeId, Subject, WallTime};
+use crate::net::{ALPN_CLIENT, ALPN_JOIN, ALPN_NODE, ClientTls, ServerTls};
+use crate::types::{ClusterId, Subject, WallTime};
 use std::time::Duration;
 
 async fn refusal(server_ca: &Ca, alpn: &'static [u8], tls: &ClientTls) -> crate::error::Error {
@@ -28,12 +29,12 @@ async fn the_right_ones_are_let_in_and_known_by_name() {
             ALPN_CLIENT,
             r#"User { name: "alice", group: "staff", admin: false, serial: 77 }"#,
         ),
-        (&node, ALPN_CLIENT, "Node(NodeId(2))"),
-        (&node, ALPN_NODE, "Node(NodeId(2))"),
+        (&node, ALPN_CLIENT, "Node { id: NodeId(2), serial: 77 }"),
+        (&node, ALPN_NODE, "Node { id: NodeId(2), serial: 77 }"),
         (&nobody, ALPN_JOIN, "Nobody"),
     ] {
         let connection = connect(&server, alpn, tls).await.unwrap();
-        assert_eq!(connection.peer(), Peer::Node(NodeId(1)));
+        assert_eq!(connection.peer(), node_peer(1));
         let answer = connection.call(b"who", WAIT).await.unwrap();
         let expected = format!("{who} {}", String::from_utf8_lossy(alpn));
         assert_eq!(String::from_utf8_lossy(&answer), expected);

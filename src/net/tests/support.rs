@@ -2,7 +2,9 @@
 
 use crate::env::{Clock, Env, real};
 use crate::error::{Error, Result};
-use crate::net::{ClientTls, Connection, Endpoint, Incoming, Peer, ServerTls, Service};
+use crate::net::{
+    ClientTls, Connection, Endpoint, Gate, Incoming, Peer, ServerParts, ServerTls, Service,
+};
 use crate::types::{ClusterId, Credentials, NodeId, Subject, WallTime};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -49,6 +51,8 @@ pub struct Ca {
     der: Vec<u8>,
 }
 
+/// Of all certificates, where a test does not say.
+pub const SERIAL: u64 = 77;
 /// Valid from and to, in days from now.
 pub const VALID: (i64, i64) = (-1, 30);
 
@@ -76,15 +80,21 @@ impl Ca {
     }
 
     pub fn issue(&self, subject: &str, valid: (i64, i64)) -> Credentials {
-        self.sign(self.cluster, subject, valid)
+        self.sign(self.cluster, subject, valid, SERIAL)
     }
 
     /// With another cluster's name, which no real CA does.
     pub fn issue_for(&self, cluster: ClusterId, subject: &str) -> Credentials {
-        self.sign(cluster, subject, VALID)
+        self.sign(cluster, subject, VALID, SERIAL)
     }
 
-    fn sign(&self, cluster: ClusterId, subject: &str, valid: (i64, i64)) -> Credentials {
+    fn sign(
+        &self,
+        cluster: ClusterId,
+        subject: &str,
+        valid: (i64, i64),
+        serial: u64,
+    ) -> Credentials {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let mut params = params(subject, cluster, valid);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -94,7 +104,7 @@ impl Ca {
             let name = "node.dfs".try_into().unwrap();
             params.subject_alt_names = vec![rcgen::SanType::DnsName(name)];
         }
-        params.serial_number = Some(77u64.into());
+        params.serial_number = Some(serial.into());
         let issuer = Issuer::from_params(&self.params, &self.key);
         let certificate = params.signed_by(&key, &issuer).unwrap();
         Credentials {
@@ -106,6 +116,12 @@ impl Ca {
 
     pub fn node(&self, id: u64) -> Credentials {
         self.issue(&Subject::Node(NodeId(id)).to_string(), VALID)
+    }
+
+    /// The certificate of a node that renewed its own.
+    pub fn renewed(&self, id: u64, serial: u64) -> Credentials {
+        let subject = Subject::Node(NodeId(id)).to_string();
+        self.sign(self.cluster, &subject, VALID, serial)
     }
 
     pub fn user(&self) -> Credentials {
@@ -198,13 +214,28 @@ pub async fn server(credentials: &Credentials) -> Endpoint {
 
 pub async fn server_at(credentials: &Credentials, listen: SocketAddr) -> Result<Endpoint> {
     let tls = ServerTls::new(credentials).unwrap();
-    Endpoint::bind(&env(), listen, Some((tls, Arc::new(Echo)))).await
+    Endpoint::bind(&env(), listen, Some(ServerParts::new(tls, Arc::new(Echo)))).await
 }
 
 pub async fn server_with(tls: ServerTls) -> Endpoint {
     let env = env();
-    let binding = Endpoint::bind(&env, loopback(), Some((tls, Arc::new(Echo))));
-    binding.await.unwrap()
+    let parts = ServerParts::new(tls, Arc::new(Echo));
+    Endpoint::bind(&env, loopback(), Some(parts)).await.unwrap()
+}
+
+pub async fn gated(credentials: &Credentials, gate: Arc<dyn Gate>) -> Endpoint {
+    let tls = ServerTls::new(credentials).unwrap();
+    let parts = ServerParts::new(tls, Arc::new(Echo)).gate(gate);
+    let env = env();
+    Endpoint::bind(&env, loopback(), Some(parts)).await.unwrap()
+}
+
+/// What a connection to node `id` has at its other end.
+pub fn node_peer(id: u64) -> Peer {
+    Peer::Node {
+        id: NodeId(id),
+        serial: SERIAL,
+    }
 }
 
 pub async fn client() -> Endpoint {
@@ -228,6 +259,6 @@ pub async fn pair() -> (Endpoint, Connection, Ca) {
     let connection = connect(&server, crate::net::ALPN_CLIENT, &tls)
         .await
         .unwrap();
-    assert_eq!(connection.peer(), Peer::Node(NodeId(1)));
+    assert_eq!(connection.peer(), node_peer(1));
     (server, connection, ca)
 }

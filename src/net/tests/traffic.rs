@@ -3,7 +3,7 @@
 use super::support::{Echo, WAIT, client, env, loopback, pair, pattern};
 use crate::error::Code;
 use crate::limits::FRAME_BYTES_MAX;
-use crate::net::{ALPN_CLIENT, ClientTls, Connection, Endpoint, ServerTls, Service};
+use crate::net::{ALPN_CLIENT, ClientTls, Connection, Endpoint, ServerParts, ServerTls, Service};
 use bytes::Bytes;
 use futures::future::join_all;
 use std::net::SocketAddr;
@@ -178,7 +178,9 @@ fn doomed(
     let service: Arc<dyn Service> = Arc::new(Echo);
     let server = std::thread::scope(|scope| {
         let bind = || {
-            runtime.block_on(async { Endpoint::bind(&env(), listen, Some((tls, service))).await })
+            runtime.block_on(async {
+                Endpoint::bind(&env(), listen, Some(ServerParts::new(tls, service))).await
+            })
         };
         scope.spawn(bind).join().unwrap().unwrap()
     });
