@@ -1,5 +1,6 @@
 //! The changing verbs: each one operation (or many) and one request.
 
+use super::ask::To;
 use super::core::Client;
 use super::options::OpIds;
 use super::report::{Changed, OpState};
@@ -174,7 +175,7 @@ impl Client {
             lane: id.lane.0,
             seq: id.seq.0,
         };
-        match self.ask(&call).await? {
+        match self.ask(To::Shard(GroupId::FIRST), &call).await? {
             Answer::OpStatus(None) => Ok(OpState::Unknown),
             Answer::OpStatus(Some(outcomes)) => {
                 Ok(OpState::Applied(crate::codec::decode(&outcomes)?))

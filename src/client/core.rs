@@ -1,22 +1,18 @@
-//! What every part of the client shares: the connection, and asking with retries.
+//! What every part of the client shares: the ways to the nodes, sessions, and what errors mean.
 
 use super::endpoints;
-use super::link::{Link, Live};
+use super::link::{Link, ToldFile};
 use super::options::ConnectOptions;
-use super::retry::Retry;
+use super::owners::OwnersDesk;
+use super::retry::{Pace, Retry};
 use super::sessions::Sessions;
 use super::wire::NetDial;
-use crate::codec;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
-use crate::proto::{Answer, Call, WhoAmI};
-use crate::types::GroupId;
+use crate::proto::WhoAmI;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// One attempt at a read; then another node is asked.
-const READ_ATTEMPT: Duration = Duration::from_secs(5);
 
 /// A connection to a cluster; cheap to clone, all clones share it.
 #[derive(Clone)]
@@ -30,6 +26,7 @@ pub(crate) struct Core {
     pub(crate) timeout: Duration,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) sessions: Sessions,
+    pub(crate) owners: OwnersDesk,
 }
 
 impl std::fmt::Debug for Client {
@@ -47,12 +44,15 @@ impl Client {
     pub async fn connect(env: Env, options: ConnectOptions) -> Result<Client> {
         let targets = endpoints::parse_all(&options.endpoints)?;
         let dialer = Box::new(NetDial::new(env.clone(), options.tls));
+        let told = options.state_dir.as_deref().zip(options.cluster);
+        let told = told.map(|(dir, cluster)| ToldFile::new(dir, cluster));
         let core = Core {
-            link: Link::new(env.clone(), dialer, targets),
+            link: Link::new(env.clone(), dialer, targets, told),
             env,
             timeout: options.timeout,
             state_dir: options.state_dir,
             sessions: Sessions::default(),
+            owners: OwnersDesk::default(),
         };
         core.connect().await
     }
@@ -67,91 +67,19 @@ impl Client {
 impl Core {
     pub(crate) async fn connect(self) -> Result<Client> {
         let core = self;
+        core.link.recall().await;
         let mut retry = Retry::within(core.timeout);
         loop {
-            match core.link.live(retry.attempt(Duration::MAX)).await {
+            match core.link.any(None, retry.attempt(Duration::MAX)).await {
                 Ok(_) => {
                     let core = Arc::new(core);
                     return Ok(Client { core });
                 }
                 Err(error) if error.code == Code::Unavailable => {
-                    retry.pause(&*core.env.rng, error).await?;
+                    retry.pause(&*core.env.rng, error, Pace::Usual).await?;
                 }
                 Err(error) => return Err(error),
             }
-        }
-    }
-}
-
-impl Client {
-    /// Asks something that changes nothing, at any node, until the deadline.
-    pub(crate) async fn ask(&self, call: &Call) -> Result<Answer> {
-        self.ask_for(call, self.core.timeout, READ_ATTEMPT).await
-    }
-
-    /// The same with its own deadline; one attempt takes `most` at most.
-    pub(crate) async fn ask_for(
-        &self,
-        call: &Call,
-        timeout: Duration,
-        most: Duration,
-    ) -> Result<Answer> {
-        let frame = codec::encode(call);
-        let mut retry = Retry::within(timeout);
-        loop {
-            let cause = match self.attempt(&frame, &retry, most).await {
-                Ok((live, Answer::Failed(error))) if is_passing(&error) => {
-                    self.step_aside(&live, &error, GroupId::FIRST).await;
-                    error
-                }
-                Ok((_, Answer::Failed(error))) => return Err(error),
-                Ok((_, answer)) => return Ok(answer),
-                Err(error) => error,
-            };
-            // Nothing can have happened: a read changes nothing.
-            let cause = Error {
-                may_have_happened: false,
-                ..cause
-            };
-            if !is_passing(&cause) {
-                return Err(cause);
-            }
-            let ended = retry.pause(&*self.core.env.rng, cause).await;
-            ended.map_err(shown)?;
-        }
-    }
-
-    /// Sends one frame to the node we are connected to, or to another if there is none. An
-    /// error has `may_have_happened` when the frame may have reached a node.
-    pub(crate) async fn attempt(
-        &self,
-        frame: &[u8],
-        retry: &Retry,
-        most: Duration,
-    ) -> Result<(Arc<Live>, Answer)> {
-        let link = &self.core.link;
-        let live = link.live(retry.attempt(Duration::MAX)).await?;
-        let reply = live.wire.call(frame, retry.attempt(most)).await;
-        let decoded = match &reply {
-            Ok(reply) => codec::decode(reply).map_err(Error::unknown_outcome),
-            Err(error) => Err(error.clone()),
-        };
-        decoded
-            .map(|answer| (Arc::clone(&live), answer))
-            .inspect_err(|error| {
-                // A node that is only busy keeps its connection.
-                if !error.code.is_retryable() {
-                    link.suspect(&live);
-                }
-            })
-    }
-
-    /// After an answer that may be another one elsewhere or later.
-    pub(crate) async fn step_aside(&self, live: &Arc<Live>, cause: &Error, shard: GroupId) {
-        match cause.code {
-            Code::Redirect => self.core.link.redirected(live, shard).await,
-            Code::Unavailable => self.core.link.elsewhere(live),
-            _ => {}
         }
     }
 }

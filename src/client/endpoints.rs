@@ -14,8 +14,21 @@ pub(crate) enum Target {
     Name(String),
 }
 
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Address(address) => address.fmt(f),
+            Target::Name(name) => name.fmt(f),
+        }
+    }
+}
+
 impl Target {
-    fn parse(text: &str) -> Result<Target> {
+    /// One `HOST:PORT`.
+    ///
+    /// # Errors
+    /// `usage` saying what is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Target> {
         if let Ok(address) = text.parse() {
             return Ok(Target::Address(address));
         }

@@ -6,7 +6,9 @@
 //!        ── put*                      upload/: inline, batches, chunks + manifest, resume
 //!        ── get*, cat                 download/: resolve, chunks in parallel, verified, resume
 //!              │
-//!        routes (which shard), sessions (which lane), link (which node), retry (when again)
+//!        ask (whom), owners (where chunks belong), sessions (which lane), retry (when again)
+//!              │
+//!        link/ (ways to the nodes, who leads), routes (which shard)
 //! ```
 //!
 //! # Exactly once
@@ -16,6 +18,11 @@
 //! the error is `unavailable` with `may_have_happened`, and its hint names the operation so that
 //! `dfs op status` can tell later; that lane is never used again.
 //!
+//! # Which node
+//! Changes and fresh reads go to their shard's leader, older news come from any node, chunks from
+//! and to their owners. A node that is silent is given up for one that is known to do better,
+//! never for a guess (`link/mod.rs`); what was sent to it counts as perhaps executed.
+//!
 //! # Memory
 //! Bounded by the window of each transfer (`limits::WINDOW_BYTES_DEFAULT`), one listing page and
 //! one manifest page, whatever the size of files and trees.
@@ -23,6 +30,7 @@
 //! The client may use local files directly (`std::fs` on the blocking pool); everything else
 //! goes through `env`.
 
+mod ask;
 mod batch;
 mod buffers;
 mod changes;
@@ -37,6 +45,7 @@ mod local;
 mod manifest;
 mod opid;
 mod options;
+mod owners;
 mod progress;
 mod reads;
 mod report;

@@ -2,22 +2,26 @@
 
 use crate::limits::{REQUEST_TIMEOUT, WINDOW_BYTES_DEFAULT};
 use crate::net::ClientTls;
-use crate::types::{FileVersion, Name, ReadLevel};
+use crate::types::{Ack, ClusterId, FileVersion, Name, ReadLevel};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where and as whom to connect.
 #[derive(Clone)]
 pub struct ConnectOptions {
-    /// `HOST:PORT` of any nodes of the cluster; tried in order, addresses before names.
+    /// `HOST:PORT` of any nodes of the cluster; tried in order, addresses before names. The
+    /// others are told by whoever answers.
     pub endpoints: Vec<String>,
+    /// Which cluster it is, by the identity: its nodes' addresses are kept in `state_dir` for the
+    /// next time. `None`: they are not.
+    pub cluster: Option<ClusterId>,
     /// Who we are and whom we trust, made by `cluster` from the identity file.
     pub tls: ClientTls,
     /// How long one request may take with all its retries; for transfers: how long one chunk
     /// may stand still.
     pub timeout: Duration,
-    /// Where interrupted uploads remember what they did (`~/.local/state/dfs`); `None`: uploads
-    /// are not resumable.
+    /// Where interrupted uploads remember what they did, and the nodes' addresses are kept
+    /// (`~/.local/state/dfs`); `None`: uploads are not resumable.
     pub state_dir: Option<PathBuf>,
 }
 
@@ -26,6 +30,7 @@ impl ConnectOptions {
     pub fn new(endpoints: Vec<String>, tls: ClientTls) -> Self {
         ConnectOptions {
             endpoints,
+            cluster: None,
             tls,
             timeout: REQUEST_TIMEOUT,
             state_dir: None,
@@ -71,6 +76,8 @@ pub struct PutOptions {
     /// Permission bits; `None`: those of the local file, or 0644.
     pub mode: Option<u16>,
     pub op: OpIds,
+    /// Copies of each chunk that must be durable before the file is there.
+    pub ack: Ack,
     /// Bytes in flight, at least one chunk.
     pub window_bytes: u64,
     /// Files (or batches of small files) at once in `put_tree`.
@@ -85,6 +92,7 @@ impl Default for PutOptions {
             overwrite: Overwrite::IfAbsent,
             mode: None,
             op: OpIds::Automatic,
+            ack: Ack::default(),
             window_bytes: WINDOW_BYTES_DEFAULT,
             jobs: 8,
             resume: true,

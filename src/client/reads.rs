@@ -1,14 +1,17 @@
-//! The reading verbs: each one call, retried at other nodes within its deadline.
+//! The reading verbs, and what administrators ask: each one call, retried at other nodes within
+//! its deadline.
 
+use super::ask::To;
 use super::core::{Client, odd};
 use super::options::ListOptions;
 use super::report::Page;
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::proto::{
-    Answer, Call, DeletedView, EntryView, FsckReport, Resolved, StatusView, VersionView,
+    AdminAnswer, AdminCall, Answer, Call, DeletedView, EntryView, FsckReport, Resolved, StatusView,
+    VersionView,
 };
-use crate::types::{DfsPath, DirVersion, FileVersion, Inode, Name, ReadLevel};
+use crate::types::{DfsPath, DirVersion, FileVersion, GroupId, Inode, Name, ReadLevel};
 use std::time::Duration;
 
 /// A check of a whole tree reads every record and perhaps every chunk.
@@ -22,7 +25,8 @@ impl Client {
             path: path.clone(),
             level,
         };
-        match self.ask(&call).await.map_err(|e| e.at(path))? {
+        let asked = self.ask(To::read(path, level), &call).await;
+        match asked.map_err(|e| e.at(path))? {
             Answer::Stat(view) => Ok(view),
             _ => Err(odd("attributes").at(path)),
         }
@@ -37,11 +41,12 @@ impl Client {
     ) -> Result<Vec<Result<EntryView, Error>>> {
         let mut views = Vec::with_capacity(paths.len());
         for part in paths.chunks(BATCH_ITEMS_MAX) {
+            let to = To::read(&part[0], level);
             let call = Call::StatMany {
                 paths: part.to_vec(),
                 level,
             };
-            match self.ask(&call).await? {
+            match self.ask(to, &call).await? {
                 Answer::StatMany(found) if found.len() == part.len() => {
                     let named = found.into_iter().zip(part);
                     views.extend(named.map(|(view, path)| view.map_err(|e| e.at(path))));
@@ -70,7 +75,8 @@ impl Client {
             known,
             level: options.level,
         };
-        match self.ask(&call).await.map_err(|e| e.at(path))? {
+        let asked = self.ask(To::read(path, options.level), &call).await;
+        match asked.map_err(|e| e.at(path))? {
             Answer::NotModified if known.is_some() => Ok(None),
             Answer::List { dir, entries, more } => Ok(Some(Page { dir, entries, more })),
             _ => Err(odd("a listing").at(path)),
@@ -83,7 +89,8 @@ impl Client {
             path: path.clone(),
             level,
         };
-        match self.ask(&call).await.map_err(|e| e.at(path))? {
+        let asked = self.ask(To::read(path, level), &call).await;
+        match asked.map_err(|e| e.at(path))? {
             Answer::Versions(mut views) => {
                 views.sort_by_key(|view| std::cmp::Reverse(view.attrs.version));
                 Ok(views)
@@ -98,7 +105,8 @@ impl Client {
             path: path.clone(),
             level,
         };
-        match self.ask(&call).await.map_err(|e| e.at(path))? {
+        let asked = self.ask(To::read(path, level), &call).await;
+        match asked.map_err(|e| e.at(path))? {
             Answer::Deleted(views) => Ok(views),
             _ => Err(odd("deleted names").at(path)),
         }
@@ -120,14 +128,18 @@ impl Client {
             pinned,
             level,
         };
-        match self.ask(&call).await.map_err(|e| e.at(path))? {
-            Answer::Resolved(resolved) => Ok(resolved),
+        let asked = self.ask(To::read(path, level), &call).await;
+        match asked.map_err(|e| e.at(path))? {
+            Answer::Resolved(resolved) => {
+                self.core.link.learn_nodes(&resolved.nodes);
+                Ok(resolved)
+            }
             _ => Err(odd("a file's content").at(path)),
         }
     }
 
     pub async fn status(&self) -> Result<StatusView> {
-        match self.ask(&Call::Status).await? {
+        match self.ask(To::Any, &Call::Status).await? {
             Answer::Status(view) => Ok(view),
             _ => Err(odd("a status")),
         }
@@ -140,7 +152,9 @@ impl Client {
             path: path.clone(),
             chunks,
         };
-        let asked = self.ask_for(&call, FSCK_TIMEOUT, FSCK_TIMEOUT).await;
+        let asked = self
+            .ask_for(To::Path(path), &call, FSCK_TIMEOUT, FSCK_TIMEOUT)
+            .await;
         match asked.map_err(|e| e.at(path))? {
             Answer::Fsck(report) => Ok(report),
             _ => Err(odd("a report").at(path)),
@@ -150,7 +164,9 @@ impl Client {
     /// Runs (with `now`) or looks at the clean-up of deletions; how many are left.
     pub async fn gc(&self, now: bool) -> Result<u64> {
         let timeout = self.core.timeout.max(GC_TIMEOUT);
-        match self.ask_for(&Call::Gc { now }, timeout, timeout).await? {
+        let to = To::Shard(GroupId::FIRST);
+        let asked = self.ask_for(to, &Call::Gc { now }, timeout, timeout).await;
+        match asked? {
             Answer::Gc { left } => Ok(left),
             _ => Err(odd("a count of deletions")),
         }
@@ -158,9 +174,46 @@ impl Client {
 
     /// The node's counters as Prometheus text.
     pub async fn metrics(&self) -> Result<String> {
-        match self.ask(&Call::Metrics).await? {
+        match self.ask(To::Any, &Call::Metrics).await? {
             Answer::Metrics(text) => Ok(text),
             _ => Err(odd("metrics")),
         }
+    }
+
+    /// What only administrators may ask for. Any node takes it. If the answer gets lost it is
+    /// asked for again: each of these calls may be done twice (of two tokens one stays unused).
+    ///
+    /// # Errors
+    /// `denied` for other users; `unavailable` says whether it may have happened.
+    pub async fn admin(&self, call: AdminCall) -> Result<AdminAnswer> {
+        let timeout = self.core.timeout;
+        let changes = is_change(&call);
+        let call = Call::Admin(call);
+        match self.ask_openly(To::Any, &call, timeout, timeout).await {
+            Ok(Answer::Admin(answer)) => Ok(answer),
+            Ok(_) => Err(odd("an administrator's call")),
+            Err(error) => Err(Error {
+                may_have_happened: error.may_have_happened && changes,
+                ..error
+            }),
+        }
+    }
+}
+
+fn is_change(call: &AdminCall) -> bool {
+    match call {
+        AdminCall::CreateToken { .. }
+        | AdminCall::Drain(_)
+        | AdminCall::Undrain(_)
+        | AdminCall::Remove { .. }
+        | AdminCall::Weight { .. }
+        | AdminCall::RemoveUser(_) => true,
+        AdminCall::Nodes
+        | AdminCall::Ring
+        | AdminCall::Locate(_)
+        | AdminCall::Plan(_)
+        | AdminCall::Scrub { .. }
+        | AdminCall::Repair
+        | AdminCall::Users => false,
     }
 }

@@ -9,6 +9,24 @@ use tokio::time::Instant;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause: a new leader is there within a second.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The longest while a new leader is expected.
+const QUICK_MAX: Duration = Duration::from_millis(100);
+/// Quick pauses of one operation: for these two seconds and more a leader may be missing.
+const QUICK_PAUSES: u32 = 40;
+/// Attempts without a pause, one after the other: two nodes that name each other must not keep
+/// us busy.
+const AT_ONCE_MAX: u32 = 2;
+
+/// How soon the next attempt is worth it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// We know better whom to ask.
+    AtOnce,
+    /// Somebody else will answer soon.
+    Quick,
+    /// With growing pauses.
+    Usual,
+}
 
 /// The pauses of one operation.
 #[derive(Debug)]
@@ -17,6 +35,8 @@ pub(crate) struct Retry {
     pause: Duration,
     /// Attempts that failed.
     pub(crate) failures: u32,
+    /// The last ones that were followed by no pause.
+    hurried: u32,
 }
 
 impl Retry {
@@ -25,6 +45,7 @@ impl Retry {
             deadline,
             pause: PAUSE_MIN,
             failures: 0,
+            hurried: 0,
         }
     }
 
@@ -46,10 +67,24 @@ impl Retry {
     }
 
     /// Waits before the next attempt; `Err` with the last cause when the time is over.
-    pub(crate) async fn pause(&mut self, rng: &dyn Rng, cause: Error) -> Result<(), Error> {
+    pub(crate) async fn pause(
+        &mut self,
+        rng: &dyn Rng,
+        cause: Error,
+        pace: Pace,
+    ) -> Result<(), Error> {
         self.failures = self.failures.saturating_add(1);
-        let pause = jittered(self.pause, rng.u64());
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        if pace == Pace::AtOnce && self.hurried < AT_ONCE_MAX && Instant::now() < self.deadline {
+            self.hurried += 1;
+            return Ok(());
+        }
+        self.hurried = 0;
+        let most = match pace != Pace::Usual && self.failures <= QUICK_PAUSES {
+            true => QUICK_MAX,
+            false => PAUSE_MAX,
+        };
+        let pause = jittered(self.pause.min(most), rng.u64());
+        self.pause = (self.pause * 2).min(most);
         if Instant::now() + pause >= self.deadline {
             return Err(cause);
         }
@@ -88,12 +123,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_new_leader_is_not_waited_for_in_long_pauses() {
+        let rng = SeededRng::new(1);
+        let mut retry = Retry::within(Duration::from_secs(60));
+        for count in 0..QUICK_PAUSES {
+            let before = Instant::now();
+            let cause = Error::unavailable("no leader");
+            let pace = match count % 5 {
+                0..3 => Pace::AtOnce,
+                _ => Pace::Quick,
+            };
+            retry.pause(&rng, cause, pace).await.unwrap();
+            let pause = before.elapsed();
+            assert!(pause <= QUICK_MAX, "{pause:?}");
+            assert_eq!(pause.is_zero(), count % 5 < AT_ONCE_MAX, "{count}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn gives_up_at_the_deadline_with_the_cause() {
         let rng = SeededRng::new(1);
         let started = Instant::now();
         let mut retry = Retry::within(Duration::from_secs(3));
         let error = loop {
-            if let Err(error) = retry.pause(&rng, Error::unavailable("no quorum")).await {
+            if let Err(error) = retry
+                .pause(&rng, Error::unavailable("no quorum"), Pace::Usual)
+                .await
+            {
                 break error;
             }
         };

@@ -1,6 +1,7 @@
 //! Sending changes exactly once (`shard/mod.rs`, "Exactly once"): the same bytes under the same
 //! number until the shard answers or the deadline ends.
 
+use super::ask::To;
 use super::core::{Client, is_passing, odd, shown};
 use super::opid::OpId;
 use super::options::OpIds;
@@ -58,6 +59,18 @@ impl Client {
         ids: &OpIds,
         step: &str,
     ) -> Result<Sent> {
+        self.send_acked(shard, ops, ids, step, Ack::default()).await
+    }
+
+    /// The same for what refers to chunks: so many copies of each are demanded.
+    pub(crate) async fn send_acked(
+        &self,
+        shard: GroupId,
+        ops: Vec<Op>,
+        ids: &OpIds,
+        step: &str,
+        ack: Ack,
+    ) -> Result<Sent> {
         if ops.is_empty() || ops.len() > BATCH_ITEMS_MAX {
             return Err(Error::usage(format!(
                 "a request has 1 to {BATCH_ITEMS_MAX} operations, not {}",
@@ -65,7 +78,7 @@ impl Client {
             )));
         }
         match ids {
-            OpIds::Automatic => self.send_on_a_lane(shard, ops).await,
+            OpIds::Automatic => self.send_on_a_lane(shard, ops, ack).await,
             OpIds::Given(text) => {
                 let id = OpId::named(text, step)?;
                 let met = match OpId::parse(text) {
@@ -75,7 +88,7 @@ impl Client {
                     None => self.shard_time(shard).await?,
                 };
                 let request = request(id, met, ops);
-                let answered = self.send_request(shard, &request).await?;
+                let answered = self.send_request(shard, &request, ack).await?;
                 let Answered {
                     outcomes, tickets, ..
                 } = answered;
@@ -88,7 +101,7 @@ impl Client {
         }
     }
 
-    async fn send_on_a_lane(&self, shard: GroupId, ops: Vec<Op>) -> Result<Sent> {
+    async fn send_on_a_lane(&self, shard: GroupId, ops: Vec<Op>, ack: Ack) -> Result<Sent> {
         let mut ops = ops;
         let mut tried = 1;
         loop {
@@ -96,13 +109,13 @@ impl Client {
             let id = lease.id();
             let request = request(id, lease.met(), ops);
             // An error drops the lease: whatever may still be under way keeps its number.
-            let answered = self.send_request(shard, &request).await?;
+            let answered = self.send_request(shard, &request, ack).await?;
             let forgotten = answered.outcomes.iter().all(is_unknown);
             if forgotten && answered.first_sending && tried < SESSIONS_TRIED_MAX {
                 // It was sent once and this is the answer to that: nothing was executed.
                 tried += 1;
                 self.core.sessions.forget(shard);
-                self.core.link.refresh(self.core.timeout).await?;
+                self.core.link.refresh(shard, self.core.timeout).await?;
                 ops = request.ops;
                 continue;
             }
@@ -118,25 +131,24 @@ impl Client {
         }
     }
 
-    async fn send_request(&self, shard: GroupId, request: &Request) -> Result<Answered> {
+    async fn send_request(&self, shard: GroupId, request: &Request, ack: Ack) -> Result<Answered> {
         let frame = codec::encode(&Call::Mutate {
             shard: shard.0,
             request: codec::encode(request).into(),
-            ack: Ack::Quorum,
+            ack,
         });
         let mut retry = Retry::within(self.core.timeout);
         let mut sendings = 0u32;
         let mut open = false;
         loop {
-            let cause = match self.attempt(&frame, &retry, CHANGE_ATTEMPT).await {
-                Ok((
-                    _,
-                    Answer::Mutated {
-                        outcomes,
-                        time,
-                        tickets,
-                    },
-                )) => {
+            let limit = retry.attempt(CHANGE_ATTEMPT);
+            let (asked, result) = self.attempt(To::Shard(shard), &frame, limit).await;
+            let cause = match result {
+                Ok(Answer::Mutated {
+                    outcomes,
+                    time,
+                    tickets,
+                }) => {
                     self.heard(shard, time);
                     let outcomes: Vec<Outcome> =
                         codec::decode(&outcomes).map_err(|e| unknown(request, e))?;
@@ -149,22 +161,18 @@ impl Client {
                         first_sending: sendings == 0,
                     });
                 }
-                Ok((live, Answer::Failed(error))) => {
-                    open |= error.may_have_happened;
-                    self.step_aside(&live, &error, shard).await;
-                    error
-                }
+                Ok(Answer::Failed(error)) | Err(error) => error,
                 Ok(_) => return Err(unknown(request, odd("outcomes"))),
-                Err(error) => {
-                    open |= error.may_have_happened;
-                    error
-                }
             };
+            open |= cause.may_have_happened;
             // A node that is busy, or is not the one to ask, has not looked at it.
             let looked_at = cause.may_have_happened || !cause.code.is_retryable();
             sendings = sendings.saturating_add(u32::from(looked_at));
             let last = match is_passing(&cause) {
-                true => retry.pause(&*self.core.env.rng, cause).await,
+                true => {
+                    let pace = self.step_aside(asked, &cause).await;
+                    retry.pause(&*self.core.env.rng, cause, pace).await
+                }
                 false => Err(cause),
             };
             if let Err(error) = last {
@@ -184,7 +192,7 @@ impl Client {
             if let Some(lease) = core.sessions.lease(shard, time, now, &*core.env.rng) {
                 return Ok(lease);
             }
-            core.link.refresh(core.timeout).await?;
+            core.link.refresh(shard, core.timeout).await?;
         }
         Err(no_time(shard))
     }
@@ -196,7 +204,7 @@ impl Client {
             if let Some(time) = link.routes(|routes| routes.time_of(shard, now)) {
                 return Ok(time);
             }
-            link.refresh(self.core.timeout).await?;
+            link.refresh(shard, self.core.timeout).await?;
         }
         Err(no_time(shard))
     }

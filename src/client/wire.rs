@@ -26,6 +26,8 @@ pub(crate) trait Wire: Send + Sync {
     fn open(&self) -> BoxFuture<'_, Result<Box<dyn Bulk>>>;
     /// It will not come back.
     fn is_closed(&self) -> bool;
+    /// Changes whenever anything comes from the node, if only an acknowledgement.
+    fn received(&self) -> u64;
 }
 
 /// A stream of frames and raw bytes.
@@ -90,6 +92,10 @@ impl Wire for Connection {
 
     fn is_closed(&self) -> bool {
         Connection::is_closed(self)
+    }
+
+    fn received(&self) -> u64 {
+        Connection::received(self)
     }
 }
 

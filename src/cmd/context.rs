@@ -93,6 +93,7 @@ impl Context {
         let mut options = ConnectOptions::new(endpoints, tls);
         options.timeout = self.config.client.timeout.unwrap_or(REQUEST_TIMEOUT);
         options.state_dir = state_dir(&variable);
+        options.cluster = Some(identity.cluster()?);
         Ok(Client::connect(self.env.clone(), options).await?)
     }
 }

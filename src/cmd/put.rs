@@ -12,7 +12,7 @@ use super::targets::{self, Target};
 use super::transfer::{show_put, show_tree};
 use crate::client::{Client, Overwrite, PutOptions};
 use crate::error::{Code, Error};
-use crate::types::{DfsPath, FileVersion};
+use crate::types::{Ack, DfsPath, FileVersion};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -36,6 +36,10 @@ pub struct Args {
     /// Replace the version that is there now; fails if another is committed meanwhile
     #[arg(long, group = "condition")]
     overwrite: bool,
+    /// Copies of each chunk on disk before it counts as stored: one, more than half of those that
+    /// can be made now, or all of them. The others follow
+    #[arg(long, value_name = "one|quorum|all", value_parser = parse_ack, default_value = "quorum")]
+    ack: Ack,
     /// Files at once in a tree
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
@@ -127,9 +131,19 @@ fn options(args: &Args, cx: &Context, (index, count): (usize, usize)) -> PutOpti
             _ => Overwrite::IfAbsent,
         },
         op: args.op.nth(index, count),
+        ack: args.ack,
         window_bytes: cx.window_bytes(),
         jobs: args.jobs.map_or(defaults.jobs, usize::from),
         ..defaults
+    }
+}
+
+fn parse_ack(text: &str) -> Result<Ack, String> {
+    match text {
+        "one" => Ok(Ack::One),
+        "quorum" => Ok(Ack::Quorum),
+        "all" => Ok(Ack::All),
+        _ => Err("one, quorum or all".into()),
     }
 }
 

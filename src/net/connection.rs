@@ -103,6 +103,11 @@ impl Connection {
         self.inner.rtt()
     }
 
+    /// Datagrams that came so far: a peer that lives acknowledges at least.
+    pub fn received(&self) -> u64 {
+        self.inner.stats().udp_rx.datagrams
+    }
+
     pub fn is_closed(&self) -> bool {
         self.inner.close_reason().is_some()
     }

@@ -1,8 +1,9 @@
 //! A file in order to a writer, with chunks ahead of it fetched within the window.
 
 use super::content::Content;
-use super::fetch::{Proof, Sink};
+
 use super::get::report_of;
+use super::sink::{Proof, Sink};
 use super::whole::check;
 use crate::client::core::Client;
 use crate::client::manifest::{Want, WholeHash};

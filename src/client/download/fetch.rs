@@ -1,239 +1,57 @@
-//! One chunk, or a part of one, from a node: verified before it counts, tried again elsewhere.
+//! One chunk, or a part of one, from its owners: verified before it counts, taken from the next
+//! owner where one is slow, dead or damaged.
 
-use super::part::OneWriter;
+use super::sink::{Hashed, Sink};
 use crate::client::core::{Client, is_passing, odd, shown};
 use crate::client::link::Live;
 use crate::client::manifest::Want;
-use crate::client::retry::Retry;
-use crate::client::tree_hash::PartHasher;
+use crate::client::retry::{Pace, Retry};
 use crate::client::upload::within;
 use crate::codec;
-use crate::env::Env;
 use crate::error::{Code, Error, Result};
-use crate::limits::MIB;
 use crate::proto::{Answer, Call, Ticket};
-use crate::types::ChunkHash;
-use blake3::hazmat::ChainingValue;
-use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
+use crate::types::NodeId;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Bytes taken from the stream at once.
 const RECV_BYTES: usize = 256 << 10;
-/// Bytes gathered before they are hashed and written on the blocking pool.
-const FLUSH_BYTES: usize = 2 * MIB as usize;
-/// Bytes hashed and written in one piece.
-const WRITE_BYTES: usize = 256 << 10;
-/// Attempts at one chunk that each got somewhere.
-const ATTEMPTS_MAX: u32 = 32;
+/// Rounds through the owners of one chunk that each got somewhere.
+const ROUNDS_MAX: u32 = 32;
 /// After so many failures a chunk is asked for in pieces of `CAREFUL_BYTES`.
 const CAREFUL_AFTER: u32 = 2;
 /// One piece that a node verifies before it answers.
 const CAREFUL_BYTES: u32 = 512 << 10;
-/// Nodes asked for a chunk whose bytes did not match.
-const CORRUPT_MAX: u32 = 3;
+/// Times that an owner may give wrong bytes or none before it is not asked any more: what is
+/// wrong may lie between it and us.
+const STRIKES_MAX: u32 = 2;
+/// The same for the only owner.
+const STRIKES_ALONE_MAX: u32 = 4;
+/// An owner that gives no byte for this long is given up while there is another to ask, and the
+/// last of a round after the second; the only one has the request's own deadline.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
+const LAST_SLOW_AFTER: Duration = Duration::from_secs(5);
+/// To connect to an owner may take longer: there are some round trips in it.
+const REACH_WITHIN: Duration = Duration::from_secs(2);
 
-/// By what it is known that a chunk's bytes are right.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Proof {
-    /// Its own hash: compared as soon as it is whole.
-    Own,
-    /// Its value in the tree of the whole file, where it begins at this offset: whoever asked
-    /// compares the hash of the file.
-    Tree(u64),
-    /// Both, of the chunk of `len` bytes at `offset` of a file with chunks of `part_bytes`.
-    Both {
-        offset: u64,
-        len: u64,
-        part_bytes: u64,
-    },
-}
-
-impl Proof {
-    fn hasher(self) -> PartHasher {
-        match self {
-            Proof::Own => PartHasher::own(),
-            Proof::Tree(offset) => PartHasher::subtree(offset),
-            Proof::Both {
-                offset,
-                len,
-                part_bytes,
-            } => PartHasher::for_part(offset, len, part_bytes),
-        }
-    }
-}
-
-/// Where a chunk's bytes go. What was taken is worth nothing until it is proved.
-pub(super) enum Sink {
-    Memory { bytes: BytesMut, proof: Proof },
-    File(FileSink),
-}
-
-/// A place in a local file.
-pub(super) struct FileSink {
-    file: Arc<OneWriter>,
-    /// Where the wanted bytes begin in the file.
-    offset: u64,
-    written: u64,
-    proof: Proof,
-    hasher: Box<PartHasher>,
-    pending: Vec<Bytes>,
-    pending_bytes: usize,
-    /// Where what is pending is put together: packets bring a few KiB at a time, which neither
-    /// the hash nor the file system takes well.
-    gathered: Vec<u8>,
-}
-
-impl FileSink {
-    fn restart(&mut self) {
-        self.written = 0;
-        *self.hasher = self.proof.hasher();
-        self.pending.clear();
-        self.pending_bytes = 0;
-    }
-
-    async fn flush(&mut self, env: &Env) -> Result<()> {
-        let parts = std::mem::take(&mut self.pending);
-        let bytes = std::mem::take(&mut self.pending_bytes) as u64;
-        let (at, file) = (self.offset + self.written, Arc::clone(&self.file));
-        let mut hasher = std::mem::replace(&mut self.hasher, Box::new(PartHasher::own()));
-        let mut gathered = std::mem::take(&mut self.gathered);
-        let flushed = env.run_blocking(move || {
-            write_parts(&file, at, &parts, &mut hasher, &mut gathered)?;
-            file.done(at, at + bytes);
-            Ok::<_, std::io::Error>((hasher, gathered))
-        });
-        (self.hasher, self.gathered) = flushed.await.map_err(|e| local_failure(&e))?;
-        self.written += bytes;
-        Ok(())
-    }
-}
-
-/// Hashes and writes parts one behind the other, as much at once as an inner cache holds.
-fn write_parts(
-    file: &OneWriter,
-    mut at: u64,
-    parts: &[Bytes],
-    hasher: &mut PartHasher,
-    gathered: &mut Vec<u8>,
-) -> std::io::Result<()> {
-    gathered.reserve_exact(WRITE_BYTES);
-    let mut parts = parts.iter();
-    let mut rest: &[u8] = &[];
-    loop {
-        gathered.clear();
-        while gathered.len() < WRITE_BYTES {
-            if rest.is_empty() {
-                let Some(part) = parts.next() else { break };
-                rest = part;
-            }
-            let (now, later) = rest.split_at(rest.len().min(WRITE_BYTES - gathered.len()));
-            gathered.extend_from_slice(now);
-            rest = later;
-        }
-        if gathered.is_empty() {
-            return Ok(());
-        }
-        hasher.update(gathered);
-        file.write_all_at(gathered, at)?;
-        at += gathered.len() as u64;
-    }
-}
-
-/// What came, hashed as its proof asks for.
-pub(super) struct Hashed {
-    pub(super) own: Option<ChunkHash>,
-    pub(super) subtree: Option<ChainingValue>,
-}
-
-impl Hashed {
-    fn by(hasher: &PartHasher) -> Hashed {
-        Hashed {
-            own: hasher.finish_own(),
-            subtree: hasher.finish_subtree(),
-        }
-    }
-}
-
-impl Sink {
-    /// Memory for `len` bytes.
-    pub(super) fn memory(len: u32, proof: Proof) -> Sink {
-        let bytes = BytesMut::with_capacity(len as usize);
-        Sink::Memory { bytes, proof }
-    }
-
-    pub(super) fn file(file: Arc<OneWriter>, offset: u64, proof: Proof) -> Sink {
-        Sink::File(FileSink {
-            file,
-            offset,
-            written: 0,
-            proof,
-            hasher: Box::new(proof.hasher()),
-            pending: Vec::new(),
-            pending_bytes: 0,
-            gathered: Vec::new(),
-        })
-    }
-
-    /// Forgets an attempt that failed.
-    fn restart(&mut self) {
-        match self {
-            Sink::Memory { bytes, .. } => bytes.clear(),
-            Sink::File(file) => file.restart(),
-        }
-    }
-
-    async fn take(&mut self, env: &Env, bytes: Bytes) -> Result<()> {
-        match self {
-            Sink::Memory { bytes: all, .. } => all.extend_from_slice(&bytes),
-            Sink::File(file) => {
-                file.pending_bytes += bytes.len();
-                file.pending.push(bytes);
-                if file.pending_bytes >= FLUSH_BYTES {
-                    file.flush(env).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The hashes of everything taken.
-    async fn end(&mut self, env: &Env) -> Result<Hashed> {
-        match self {
-            Sink::Memory { bytes, proof } => {
-                let whole = std::mem::take(bytes).freeze();
-                let (shared, mut hasher) = (whole.clone(), proof.hasher());
-                let hashed = env.run_blocking(move || {
-                    hasher.update(&shared);
-                    Hashed::by(&hasher)
-                });
-                let hashed = hashed.await;
-                // Nobody else holds it any more, so that this copies nothing.
-                *bytes = whole.into();
-                Ok(hashed)
-            }
-            Sink::File(file) => {
-                file.flush(env).await?;
-                Ok(Hashed::by(&file.hasher))
-            }
-        }
-    }
-
-    /// The bytes of a memory sink.
-    pub(super) fn into_bytes(self) -> Bytes {
-        match self {
-            Sink::Memory { bytes, .. } => bytes.freeze(),
-            Sink::File(_) => Bytes::new(),
-        }
-    }
-}
-
-fn local_failure(source: &std::io::Error) -> Error {
-    let code = match source.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::NoSpace,
-        _ => Code::Failed,
-    };
-    Error::new(code, format!("cannot write the local file ({source})"))
+/// One chunk being fetched from one owner after the other.
+struct Fetching<'a> {
+    client: &'a Client,
+    ticket: &'a Ticket,
+    want: &'a Want,
+    sink: &'a mut Sink,
+    moved: &'a (dyn Fn(u64) + Sync),
+    /// Bytes that `moved` was told of.
+    reported: u64,
+    owners: Vec<NodeId>,
+    /// How often an owner gave wrong bytes or said that it has none.
+    strikes: BTreeMap<NodeId, u32>,
+    /// Attempts that failed.
+    failures: u32,
+    /// Some bytes came in this round.
+    advanced: bool,
+    /// An owner did not have it: perhaps it is elsewhere now.
+    missed: bool,
 }
 
 impl Client {
@@ -241,7 +59,8 @@ impl Client {
     /// hashes of what came that its proof asks for.
     ///
     /// # Errors
-    /// `corrupt` when no node gave bytes that match the hash, if they are proved by it.
+    /// `corrupt` when no owner gave bytes that match the hash, if they are proved by it;
+    /// `unavailable` while there is an owner that may have them and does not answer.
     pub(super) async fn fetch(
         &self,
         ticket: &Ticket,
@@ -251,135 +70,193 @@ impl Client {
     ) -> Result<Hashed> {
         let timeout = self.core.timeout;
         let mut retry = Retry::within(timeout);
-        let (mut reported, mut corrupt) = (0, 0);
+        let mut fetching = Fetching {
+            client: self,
+            ticket,
+            want,
+            sink,
+            moved,
+            reported: 0,
+            owners: want.location.owners.clone(),
+            strikes: BTreeMap::new(),
+            failures: 0,
+            advanced: false,
+            missed: false,
+        };
+        let mut renewed = false;
         loop {
-            let mut got = 0;
-            let attempt = match self.core.link.live(retry.attempt(Duration::MAX)).await {
-                Ok(live) => {
-                    sink.restart();
-                    let mut tell = |now: u64| {
-                        got = now;
-                        if now > reported {
-                            moved(now - reported);
-                            reported = now;
-                        }
-                    };
-                    // A node that finds damage on its way can only break the stream off. Asked
-                    // piece by piece it can say so.
-                    let step = match retry.failures < CAREFUL_AFTER {
-                        true => want.len,
-                        false => CAREFUL_BYTES,
-                    };
-                    let attempt = self.fetch_all(&live, ticket, want, step, sink, &mut tell);
-                    let attempt = attempt.await;
-                    if let Err(error) = &attempt {
-                        self.after_fetch(&live, error).await;
-                    }
-                    attempt
-                }
-                Err(error) => Err(error),
-            };
-            let cause = match attempt {
+            let cause = match fetching.round().await {
                 Ok(hashed) => return Ok(hashed),
-                Err(error) if is_passing(&error) => error,
-                // A chunk that is not there is damage too: the file says it has it.
-                Err(error) if matches!(error.code, Code::Corrupt | Code::NotFound) => {
-                    corrupt += 1;
-                    if corrupt > CORRUPT_MAX {
-                        return Err(damaged(&error));
-                    }
-                    error
-                }
+                Err(error) if is_passing(&error) || is_damage(&error) => error,
                 Err(error) => return Err(error),
             };
-            if retry.failures >= ATTEMPTS_MAX {
+            if fetching.missed && !renewed {
+                renewed = true;
+                fetching.renew().await?;
+            }
+            if fetching.is_lost() {
+                return Err(damaged(&cause));
+            }
+            if retry.failures >= ROUNDS_MAX {
                 return Err(shown(cause));
             }
-            if got > 0 {
+            if std::mem::take(&mut fetching.advanced) {
                 retry.progressed(timeout);
             }
-            let ended = retry.pause(&*self.core.env.rng, cause).await;
+            let ended = retry.pause(&*self.core.env.rng, cause, Pace::Usual).await;
             ended.map_err(shown)?;
         }
     }
+}
 
-    async fn after_fetch(&self, live: &Arc<Live>, error: &Error) {
-        match error.code {
-            Code::Corrupt | Code::NotFound => self.core.link.elsewhere(live),
-            _ => self.after_chunk(live, error).await,
+impl Fetching<'_> {
+    /// Tries all owners once that may still have it. Fails with the last reason: one that may
+    /// pass, if there is one.
+    async fn round(&mut self) -> Result<Hashed> {
+        let len = u64::from(self.want.len);
+        let order = self.client.core.link.ranked(&self.asked(), len);
+        let mut passing = None;
+        let mut damage = Error::unavailable("no owner of the chunk can be reached");
+        for (place, node) in order.iter().enumerate() {
+            let timeout = self.client.core.timeout;
+            let slow = match (order.len(), place + 1 == order.len()) {
+                (1, _) => timeout,
+                (_, true) => timeout.min(LAST_SLOW_AFTER),
+                (_, false) => timeout.min(SLOW_AFTER),
+            };
+            let error = match self.fetch_from(*node, slow).await {
+                Ok(hashed) => return Ok(hashed),
+                Err(error) => error,
+            };
+            tracing::debug!(%error, %node, "an owner did not give a chunk");
+            self.failures += 1;
+            if is_passing(&error) {
+                passing = Some(error);
+            } else if is_damage(&error) {
+                self.missed |= error.code == Code::NotFound;
+                *self.strikes.entry(*node).or_insert(0) += 1;
+                damage = error;
+            } else {
+                return Err(error);
+            }
         }
+        Err(passing.unwrap_or(damage))
     }
 
-    /// All that is wanted from one node, at most `step` bytes a request.
-    async fn fetch_all(
-        &self,
-        live: &Live,
-        ticket: &Ticket,
-        want: &Want,
-        step: u32,
-        sink: &mut Sink,
-        tell: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<Hashed> {
+    /// The owners that were not found out to have nothing.
+    fn asked(&self) -> Vec<NodeId> {
+        let most = match self.owners.len() {
+            1 => STRIKES_ALONE_MAX,
+            _ => STRIKES_MAX,
+        };
+        let strikes = |node| self.strikes.get(node).copied().unwrap_or(0);
+        let may = self.owners.iter().filter(|node| strikes(node) < most);
+        may.copied().collect()
+    }
+
+    /// No owner is left that could have it.
+    fn is_lost(&self) -> bool {
+        !self.owners.is_empty() && self.asked().is_empty()
+    }
+
+    /// Asks where the chunk belongs by now.
+    async fn renew(&mut self) -> Result<()> {
+        let hash = self.want.location.hash;
+        let owners = self.client.owners_of(hash, true).await?;
+        for node in owners.iter() {
+            if !self.owners.contains(node) {
+                self.owners.push(*node);
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch_from(&mut self, node: NodeId, slow: Duration) -> Result<Hashed> {
+        let reach = slow.max(REACH_WITHIN.min(self.client.core.timeout));
+        let live = self.client.core.link.node(node, reach).await?;
+        self.sink.restart();
+        // A node that finds damage on its way can only break the stream off. Asked piece by
+        // piece it can say so.
+        let step = match self.failures < CAREFUL_AFTER {
+            true => self.want.len,
+            false => CAREFUL_BYTES,
+        };
         let mut done = 0;
-        while done < want.len {
-            let len = step.min(want.len - done);
-            let frame = codec::encode(&Call::GetChunk {
-                ticket: ticket.clone(),
-                hash: want.location.hash,
-                mac: want.location.mac,
-                offset: want.from + done,
-                len,
-            });
-            let before = u64::from(done);
-            let mut tell_part = |got| tell(before + got);
-            self.fetch_part(live, &frame, len, sink, &mut tell_part)
-                .await?;
+        while done < self.want.len {
+            let len = step.min(self.want.len - done);
+            self.fetch_part(&live, (done, len), slow).await?;
             done += len;
         }
-        let hashed = sink.end(&self.core.env).await?;
-        if want.is_whole() && hashed.own.is_some_and(|own| own != want.location.hash) {
+        let hashed = self.sink.end(&self.client.core.env).await?;
+        let hash = self.want.location.hash;
+        if self.want.is_whole() && hashed.own.is_some_and(|own| own != hash) {
             return Err(Error::corrupt(format!(
-                "chunk {} came with other bytes from {}",
-                want.location.hash, live.address
+                "chunk {hash} came with other bytes from {}",
+                live.address
             )));
         }
         Ok(hashed)
     }
 
+    /// `len` bytes, of which those before `done` came already.
     async fn fetch_part(
-        &self,
+        &mut self,
         live: &Live,
-        frame: &[u8],
-        len: u32,
-        sink: &mut Sink,
-        tell: &mut (dyn FnMut(u64) + Send),
+        (done, len): (u32, u32),
+        slow: Duration,
     ) -> Result<()> {
-        let timeout = self.core.timeout;
-        let mut stream = within(timeout, live.wire.open()).await?;
-        within(timeout, stream.send_frame(frame)).await?;
+        let frame = codec::encode(&Call::GetChunk {
+            ticket: self.ticket.clone(),
+            hash: self.want.location.hash,
+            mac: self.want.location.mac,
+            offset: self.want.from + done,
+            len,
+        });
+        let wanted = u64::from(len);
+        let mut carried = live.carry(wanted);
+        let mut stream = within(slow, live.open()).await?;
+        within(slow, stream.send_frame(&frame)).await?;
         stream.finish()?;
-        let reply = within(timeout, stream.recv_frame()).await?;
+        let reply = within(slow, stream.recv_frame()).await?;
         let reply = reply.ok_or_else(|| Error::unavailable("the node closed the stream"))?;
+        live.heard();
         match codec::decode(&reply)? {
             Answer::Chunk { len: told } if told == len => {}
             Answer::Failed(error) => return Err(error),
             _ => return Err(odd("a chunk")),
         }
-        let wanted = u64::from(len);
         let mut got = 0;
         while got < wanted {
             let most = usize::try_from(wanted - got).unwrap_or(RECV_BYTES);
-            let bytes = within(timeout, stream.recv_bytes(most.min(RECV_BYTES))).await?;
+            let bytes = within(slow, stream.recv_bytes(most.min(RECV_BYTES))).await?;
             let bytes = bytes.ok_or_else(|| Error::unavailable("the node cut the chunk short"))?;
-            got += bytes.len() as u64;
+            live.heard();
+            let more = bytes.len() as u64;
+            got += more;
             if got > wanted {
                 return Err(odd("so many bytes"));
             }
-            sink.take(&self.core.env, bytes).await?;
-            tell(got);
+            carried.moved(more);
+            self.sink.take(&self.client.core.env, bytes).await?;
+            self.came(u64::from(done) + got);
         }
         Ok(())
     }
+
+    /// So many bytes came in this attempt.
+    fn came(&mut self, now: u64) {
+        self.advanced = true;
+        if now > self.reported {
+            (self.moved)(now - self.reported);
+            self.reported = now;
+        }
+    }
+}
+
+/// What a node said of its copy: another may have a good one. A chunk that is not there is damage
+/// too: the file says it has it.
+fn is_damage(error: &Error) -> bool {
+    matches!(error.code, Code::Corrupt | Code::NotFound)
 }
 
 /// What a node said of its copy, as news about the file.

@@ -1,8 +1,9 @@
 //! Getting one file into a local one.
 
 use super::content::Content;
-use super::fetch::{Proof, Sink};
+
 use super::part::{Identity, PartFile, check_target, write_small};
+use super::sink::{Proof, Sink};
 use super::whole::{WholeFile, check};
 use crate::client::core::Client;
 use crate::client::manifest::Want;

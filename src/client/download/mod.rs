@@ -5,6 +5,12 @@
 //! cat      ──        〃                 ──      〃             ── in order to a writer
 //! get_tree ── tree.rs: listing page by page, files side by side
 //! ```
+//! # From which owner
+//! The one that would be done soonest (`link/load.rs`). One that gives no byte for a second, says
+//! that it has nothing, or gives wrong bytes, is left for the next; the chunk begins anew there,
+//! as nothing is verified before it is whole. Only when every owner was found out twice to have
+//! nothing good the chunk counts as lost, after its owners were asked for once more.
+//!
 //! # What is verified
 //! A chunk fetched whole counts only if its BLAKE3 is the one in the manifest; so does inline
 //! content. A whole file counts only if its chunks together have its own BLAKE3: each may be
@@ -19,5 +25,6 @@ mod content;
 mod fetch;
 mod get;
 mod part;
+mod sink;
 mod tree;
 mod whole;

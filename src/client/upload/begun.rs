@@ -5,6 +5,7 @@
 //! be sent again under the same identity.
 
 use super::put::Target;
+use crate::client::ask::To;
 use crate::client::core::{Client, odd};
 use crate::client::manifest::{Manifest, check_chunk_bytes};
 use crate::client::opid::given_upload;
@@ -141,7 +142,7 @@ impl<'a> Begun<'a> {
                 parent: self.parent,
                 upload: self.upload,
             };
-            match self.client.ask(&call).await? {
+            match self.client.ask(To::Shard(self.shard), &call).await? {
                 Answer::Ticket(ticket) => Ok(ticket),
                 _ => Err(odd("a ticket")),
             }
@@ -201,8 +202,11 @@ impl<'a> Begun<'a> {
             hash: manifest.hash,
             tail: manifest.tail.clone(),
         };
-        let (ids, step) = (&self.target.ids, &self.target.step);
-        self.client.send(self.shard, vec![op], ids, step).await
+        let (ids, step, ack) = (&self.target.ids, &self.target.step, self.target.ack);
+        let ops = vec![op];
+        self.client
+            .send_acked(self.shard, ops, ids, step, ack)
+            .await
     }
 
     /// Gives the reservation up. If that fails too, it expires by itself.

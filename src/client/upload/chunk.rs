@@ -1,29 +1,19 @@
-//! One chunk to where it belongs: not at all if it is there, else over a stream of its own.
+//! One chunk to where it belongs: not at all if it is there, else `sending.rs`.
 
 use super::begun::Begun;
-use crate::client::core::{Client, is_passing, odd, shown};
-use crate::client::link::Live;
-use crate::client::retry::Retry;
-use crate::client::wire::Bulk;
-use crate::codec;
+use crate::client::ask::To;
+use crate::client::core::{is_passing, odd};
 use crate::error::{Code, Error, Result};
 use crate::limits::MIB;
 use crate::proto::{Answer, Call, Ticket};
-use crate::types::{Ack, ChunkHash, GroupId, Precondition};
+use crate::types::{ChunkHash, Precondition};
 use bytes::Bytes;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Bytes handed to the stream at once: what progress and stalls are measured by.
-const SEND_BYTES: usize = MIB as usize;
-/// Attempts at one chunk that each got somewhere.
-const ATTEMPTS_MAX: u32 = 32;
 /// A chunk of a new file that is smaller is sent without asking whether it is there: the
 /// question costs as much.
 const UNASKED_BYTES_MAX: u64 = MIB;
-/// How long to wait for the reason after a node stopped reading.
-const REASON_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Begun<'_> {
     /// Makes sure that the chunk is at its owners and stays there for this upload. Tells `moved`
@@ -34,14 +24,19 @@ impl Begun<'_> {
         bytes: Bytes,
         moved: &(dyn Fn(u64) + Sync),
     ) -> Result<bool> {
-        let (ticket, proof) = tokio::try_join!(self.ticket(), self.proof(hash, bytes.len()))?;
+        // The owners are asked for before it is known that they are needed: that costs no time.
+        let (ticket, proof, _) = tokio::try_join!(
+            self.ticket(),
+            self.proof(hash, bytes.len()),
+            self.client.owners_of(hash, false)
+        )?;
         if let Some(mac) = proof {
             let call = Call::Pin {
                 ticket: ticket.clone(),
                 hashes: vec![(hash, mac)],
-                ack: Ack::Quorum,
+                ack: self.target.ack,
             };
-            match self.client.ask(&call).await {
+            match self.client.ask(To::Any, &call).await {
                 Ok(Answer::Pinned(here)) if here == [true] => {
                     moved(bytes.len() as u64);
                     return Ok(false);
@@ -85,9 +80,9 @@ impl Begun<'_> {
             ticket: ticket.clone(),
             hash,
             len,
-            ack: Ack::Quorum,
+            ack: self.target.ack,
         };
-        self.client.put_chunk(&call, bytes, moved).await
+        self.client.put_chunk(hash, &call, bytes, moved).await
     }
 
     /// The proof that this user references the chunk already, if that is so.
@@ -100,113 +95,11 @@ impl Begun<'_> {
             upload: self.upload,
             hashes: vec![hash],
         };
-        match self.client.ask(&call).await? {
+        match self.client.ask(To::Shard(self.shard), &call).await? {
             Answer::Known(proofs) if proofs.len() == 1 => Ok(proofs[0]),
             _ => Err(odd("which chunks are known")),
         }
     }
-}
-
-impl Client {
-    /// Sends a chunk until it is acknowledged. Sending twice does no harm: its name is its
-    /// content.
-    async fn put_chunk(
-        &self,
-        call: &Call,
-        bytes: Bytes,
-        moved: &(dyn Fn(u64) + Sync),
-    ) -> Result<()> {
-        let frame = codec::encode(call);
-        let timeout = self.core.timeout;
-        let mut retry = Retry::within(timeout);
-        let mut reported = 0;
-        loop {
-            let live = self.core.link.live(retry.attempt(Duration::MAX)).await;
-            let mut sent = 0;
-            let attempt = match live {
-                Ok(live) => {
-                    let mut tell = |now: u64| {
-                        sent = now;
-                        if now > reported {
-                            moved(now - reported);
-                            reported = now;
-                        }
-                    };
-                    let attempt = send_once(&live, &frame, bytes.clone(), timeout, &mut tell).await;
-                    if let Err(error) = &attempt {
-                        self.after_chunk(&live, error).await;
-                    }
-                    attempt
-                }
-                Err(error) => Err(error),
-            };
-            let cause = match attempt {
-                Ok(()) => return Ok(()),
-                Err(error) if is_passing(&error) => error,
-                Err(error) => return Err(error),
-            };
-            if retry.failures >= ATTEMPTS_MAX {
-                return Err(shown(cause));
-            }
-            if sent > 0 {
-                retry.progressed(timeout);
-            }
-            let ended = retry.pause(&*self.core.env.rng, cause).await;
-            ended.map_err(shown)?;
-        }
-    }
-
-    /// Decides after a failed bulk transfer whether the connection is to blame.
-    pub(crate) async fn after_chunk(&self, live: &Arc<Live>, error: &Error) {
-        match error.code {
-            Code::Unavailable if live.wire.is_closed() => self.core.link.suspect(live),
-            _ => self.step_aside(live, error, GroupId::FIRST).await,
-        }
-    }
-}
-
-async fn send_once(
-    live: &Live,
-    frame: &[u8],
-    bytes: Bytes,
-    timeout: Duration,
-    tell: &mut (dyn FnMut(u64) + Send),
-) -> Result<()> {
-    let mut stream = within(timeout, live.wire.open()).await?;
-    if let Err(error) = send_all(&mut *stream, frame, bytes, timeout, tell).await {
-        // A node that refuses stops reading and says why.
-        let reason = within(REASON_TIMEOUT, stream.recv_frame()).await;
-        return match reason.map(|reason| reason.map(|frame| codec::decode(&frame))) {
-            Ok(Some(Ok(Answer::Failed(reason)))) => Err(reason),
-            _ => Err(error),
-        };
-    }
-    let reply = within(timeout, stream.recv_frame()).await?;
-    let reply = reply.ok_or_else(|| Error::unavailable("the node closed the stream"))?;
-    match codec::decode(&reply)? {
-        Answer::PutChunk { .. } => Ok(()),
-        Answer::Failed(error) => Err(error),
-        _ => Err(odd("a stored chunk")),
-    }
-}
-
-async fn send_all(
-    stream: &mut dyn Bulk,
-    frame: &[u8],
-    mut bytes: Bytes,
-    timeout: Duration,
-    tell: &mut (dyn FnMut(u64) + Send),
-) -> Result<()> {
-    within(timeout, stream.send_frame(frame)).await?;
-    let mut sent = 0;
-    while !bytes.is_empty() {
-        let part = bytes.split_to(bytes.len().min(SEND_BYTES));
-        let len = part.len() as u64;
-        within(timeout, stream.send_bytes(part)).await?;
-        sent += len;
-        tell(sent);
-    }
-    stream.finish()
 }
 
 /// A step of a bulk transfer that must not stand still.

@@ -13,7 +13,12 @@ use crate::client::progress::Progress;
 use crate::client::report::PutReport;
 use crate::client::window::Window;
 use crate::error::{Error, Result};
+use crate::limits::MIB;
+use crate::types::ChunkHash;
 use std::sync::Arc;
+
+/// Files up to this size are read for it, and read again (from memory) to be sent.
+const FORESEEN_BYTES_MAX: u64 = MIB;
 
 /// An open state file, and what an earlier run left in it.
 pub(super) struct Resume {
@@ -30,7 +35,9 @@ impl Client {
         progress: &dyn Progress,
         resume: Option<Resume>,
     ) -> Result<PutReport> {
-        let (mut begun, mut resume) = self.begin(target, resume, progress).await?;
+        let begin = self.begin(target, resume, progress);
+        let ((), begun) = tokio::join!(self.foresee(source.again()), begin);
+        let (mut begun, mut resume) = begun?;
         let again = source.again();
         let parts = (window, progress);
         let mut done = self.fill(&begun, source, parts, resume.as_ref()).await;
@@ -51,6 +58,29 @@ impl Client {
             }
             error
         })
+    }
+
+    /// Asks where the only chunk of a small file belongs, while its name is being reserved. What
+    /// goes wrong with it shows later.
+    async fn foresee(&self, source: Option<Source<'_>>) {
+        let Some(source) = source else {
+            return;
+        };
+        let most = self.who_am_i().chunk_bytes.min(FORESEEN_BYTES_MAX);
+        if source.len().is_none_or(|len| len > most) || self.core.link.only_node().is_some() {
+            return;
+        }
+        let hash = match source {
+            Source::Memory(bytes) => Some(ChunkHash::of(&bytes)),
+            Source::File(file) => {
+                let hash = move || Some(ChunkHash::of(&file.read_whole().ok()?));
+                self.core.env.run_blocking(hash).await
+            }
+            Source::Pipe(..) => None,
+        };
+        if let Some(hash) = hash {
+            let _ = self.owners_of(hash, false).await;
+        }
     }
 
     /// Moves the content under a reservation, which is kept meanwhile, and commits it.

@@ -14,6 +14,7 @@ mod chunk;
 mod chunked;
 mod put;
 mod resume;
+mod sending;
 mod stream;
 mod tree;
 mod walk;

@@ -14,7 +14,7 @@ use crate::client::window::Window;
 use crate::error::{Code, Error, Result};
 use crate::proto::EntryView;
 use crate::shard::command::{Done, Op};
-use crate::types::{ChunkHash, DfsPath, Precondition, ReadLevel};
+use crate::types::{Ack, ChunkHash, DfsPath, Precondition, ReadLevel};
 use bytes::{Bytes, BytesMut};
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ pub(super) struct Target {
     pub(super) path: DfsPath,
     pub(super) precondition: Precondition,
     pub(super) mode: u16,
+    pub(super) ack: Ack,
     pub(super) ids: OpIds,
     /// The step of a given id that commits: empty for the only file of a put.
     pub(super) step: String,
@@ -176,6 +177,7 @@ impl Client {
             path: path.clone(),
             precondition,
             mode,
+            ack: options.ack,
             ids: options.op.clone(),
             step: step.to_owned(),
         }))

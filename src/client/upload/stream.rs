@@ -33,6 +33,15 @@ pub(super) enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// Bytes in all; `None` for a pipe, which ends when it does.
+    pub(super) fn len(&self) -> Option<u64> {
+        match self {
+            Source::File(file) => Some(file.print.size),
+            Source::Memory(bytes) => Some(bytes.len() as u64),
+            Source::Pipe(..) => None,
+        }
+    }
+
     /// The same bytes from their beginning; `None` for a pipe, which gives them once.
     pub(super) fn again<'b>(&self) -> Option<Source<'b>> {
         match self {

@@ -1,0 +1,327 @@
+//! Connections made when they are needed. One task dials a node, the others wait for it.
+
+use super::Link;
+use super::live::Live;
+use crate::client::endpoints::{self, Target};
+use crate::client::wire::Wire;
+use crate::codec;
+use crate::error::{Code, Error, Result};
+use crate::proto::{Answer, Call, WhoAmI};
+use crate::types::NodeId;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One address may take this long to answer.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The next address is dialled this long after the one before: a live node answers sooner.
+const DIAL_STAGGER: Duration = Duration::from_millis(250);
+/// Other nodes may take this long to be found while a silent one is at hand.
+const ELSEWHERE_WITHIN: Duration = Duration::from_secs(1);
+/// Nodes dialled when any will do.
+const ANY_MAX: usize = 16;
+
+type Failures = Vec<(String, Error)>;
+
+impl Link {
+    /// A connection to some node, made if there is none; rather not to `but`. `timeout` bounds
+    /// the making.
+    ///
+    /// # Errors
+    /// `unavailable` with every address and its reason; `denied` if all that answered refused us.
+    pub(crate) async fn any(&self, but: Option<NodeId>, timeout: Duration) -> Result<Arc<Live>> {
+        if let Some(live) = self.state.lock().peers.usable(but) {
+            return Ok(live);
+        }
+        let open = self.state.lock().peers.open(but);
+        let within = match open {
+            Some(_) => timeout.min(ELSEWHERE_WITHIN),
+            None => timeout,
+        };
+        let found = tokio::time::timeout(within, self.find_any(but, open.is_none())).await;
+        match (found, open) {
+            (Ok(Ok(live)), _) | (_, Some(live)) => Ok(live),
+            (Ok(Err(error)), None) => Err(error),
+            (Err(_), None) => Err(unreachable(&self.named(|_| "no answer in time".into()))),
+        }
+    }
+
+    async fn find_any(&self, but: Option<NodeId>, lost: bool) -> Result<Arc<Live>> {
+        let _one = self.dialling.lock().await;
+        let now = self.env.clock.now();
+        let nodes = {
+            let mut state = self.state.lock();
+            if let Some(live) = state.peers.usable(but) {
+                return Ok(live);
+            }
+            state.peers.closed(but, now)
+        };
+        // What the user gave comes first, but not while the cluster itself told enough.
+        let mut failures = Vec::new();
+        let mut ways: Vec<Way> = Vec::new();
+        let mut nodes = nodes;
+        if lost {
+            let given = self.resolve(&self.targets, &mut failures).await;
+            nodes.retain(|node| !self.is_at(*node, &given));
+            ways.extend(given.into_iter().map(Way::Address));
+        }
+        ways.extend(nodes.into_iter().take(ANY_MAX).map(Way::Node));
+        self.first_of(ways, failures).await
+    }
+
+    /// True if one of the addresses is the only one we know of a node.
+    fn is_at(&self, node: NodeId, given: &[SocketAddr]) -> bool {
+        let state = self.state.lock();
+        state.peers.get(node).is_some_and(|peer| {
+            let told = match &peer.told {
+                Some(Target::Address(address)) => Some(*address),
+                Some(Target::Name(_)) => return false,
+                None => None,
+            };
+            let mut known = told.into_iter().chain(peer.via);
+            known.all(|address| given.contains(&address))
+        })
+    }
+
+    async fn resolve(&self, targets: &[Target], failures: &mut Failures) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        for target in targets {
+            match endpoints::resolve(&self.env, target).await {
+                Ok(found) => addresses.extend(found),
+                Err(error) => failures.push((error.path.clone().unwrap_or_default(), error)),
+            }
+        }
+        let mut seen = BTreeSet::new();
+        addresses.retain(|address| seen.insert(*address));
+        addresses
+    }
+
+    async fn first_of(&self, ways: Vec<Way>, mut failures: Failures) -> Result<Arc<Live>> {
+        let mut attempts: FuturesUnordered<_> = ways
+            .into_iter()
+            .zip(0u32..)
+            .map(|(way, place)| async move {
+                tokio::time::sleep(DIAL_STAGGER * place).await;
+                match way {
+                    Way::Address(address) => (address.to_string(), self.dial(address).await),
+                    Way::Node(node) => (self.name_of(node), self.reach(node).await),
+                }
+            })
+            .collect();
+        while let Some((name, attempt)) = attempts.next().await {
+            match attempt {
+                Ok(live) => return Ok(live),
+                Err(error) => failures.push((name, error)),
+            }
+        }
+        Err(unreachable(&failures))
+    }
+
+    /// A connection to this node.
+    ///
+    /// # Errors
+    /// `unavailable` if there is no way to it.
+    pub(crate) async fn node(&self, node: NodeId, timeout: Duration) -> Result<Arc<Live>> {
+        if let Some(live) = self.state.lock().peers.live_of(node) {
+            return Ok(live);
+        }
+        match tokio::time::timeout(timeout, self.reach(node)).await {
+            // One that refuses us may be of another cluster by now: the others decide.
+            Ok(Err(error)) => Err(Error {
+                code: Code::Unavailable,
+                ..error
+            }),
+            Ok(Ok(live)) => Ok(live),
+            Err(_) => {
+                let name = self.name_of(node);
+                Err(unreachable(&[(
+                    name,
+                    Error::unavailable("no answer in time"),
+                )]))
+            }
+        }
+    }
+
+    /// Boxed: dialling a node may find it by dialling, and so on.
+    fn reach(&self, node: NodeId) -> BoxFuture<'_, Result<Arc<Live>>> {
+        Box::pin(async move {
+            let turn = {
+                let state = self.state.lock();
+                let peer = state.peers.get(node);
+                Arc::clone(&peer.ok_or_else(|| unknown(node))?.turn)
+            };
+            let _mine = turn.lock().await;
+            let now = self.env.clock.now();
+            let (told, via) = {
+                let state = self.state.lock();
+                let peer = state.peers.get(node).ok_or_else(|| unknown(node))?;
+                if let Some(live) = peer.live() {
+                    return Ok(Arc::clone(live));
+                }
+                if let Some(error) = peer.failed_lately(now) {
+                    return Err(error.clone());
+                }
+                (peer.told.clone(), peer.via)
+            };
+            let found = self.dial_node(node, told, via).await;
+            found.inspect_err(|error| {
+                let now = self.env.clock.now();
+                self.state.lock().peers.failed(node, now, error.clone());
+            })
+        })
+    }
+
+    async fn dial_node(
+        &self,
+        node: NodeId,
+        told: Option<Target>,
+        via: Option<SocketAddr>,
+    ) -> Result<Arc<Live>> {
+        let mut failures = Vec::new();
+        let mut addresses: Vec<_> = via.into_iter().collect();
+        let told: Vec<_> = told.into_iter().collect();
+        addresses.extend(self.resolve(&told, &mut failures).await);
+        let mut seen = BTreeSet::new();
+        addresses.retain(|address| seen.insert(*address));
+        let mut attempts: FuturesUnordered<_> = addresses
+            .into_iter()
+            .zip(0u32..)
+            .map(|(address, place)| async move {
+                tokio::time::sleep(DIAL_STAGGER * place).await;
+                (address, self.dial(address).await)
+            })
+            .collect();
+        while let Some((address, attempt)) = attempts.next().await {
+            match attempt {
+                Ok(live) if live.node == node => return Ok(live),
+                Ok(live) => {
+                    let why = format!("node {} is there, not {node}", live.node);
+                    failures.push((address.to_string(), Error::unavailable(why)));
+                }
+                Err(error) => failures.push((address.to_string(), error)),
+            }
+        }
+        match failures.len() {
+            1 => Err(failures.remove(0).1),
+            _ => Err(unreachable(&failures)),
+        }
+    }
+
+    /// Dials one address and says hello.
+    async fn dial(&self, address: SocketAddr) -> Result<Arc<Live>> {
+        let wire = self.dialer.dial(address, DIAL_TIMEOUT).await?;
+        let hello = say_hello(&*wire, DIAL_TIMEOUT).await?;
+        self.learn(&hello, address);
+        let live = {
+            let mut state = self.state.lock();
+            let load = state.peers.load_of(hello.node);
+            let clock = Arc::clone(&self.env.clock);
+            let live = Live::new((hello.node, address), wire, clock, load);
+            state.peers.adopt(Arc::new(live))
+        };
+        self.save(&hello.nodes).await;
+        Ok(live)
+    }
+
+    fn name_of(&self, node: NodeId) -> String {
+        let state = self.state.lock();
+        let peer = state.peers.get(node);
+        let address = peer.and_then(|peer| match (&peer.told, peer.via) {
+            (Some(told), _) => Some(told.to_string()),
+            (None, via) => via.map(|at| at.to_string()),
+        });
+        address.unwrap_or_else(|| format!("node {node}"))
+    }
+
+    fn named(&self, why: impl Fn(&Target) -> String) -> Failures {
+        let targets = self.targets.iter();
+        targets
+            .map(|target| (target.to_string(), Error::unavailable(why(target))))
+            .collect()
+    }
+}
+
+/// One way to find some node.
+enum Way {
+    Address(SocketAddr),
+    Node(NodeId),
+}
+
+pub(super) async fn say_hello(wire: &dyn Wire, timeout: Duration) -> Result<WhoAmI> {
+    let reply = wire.call(&hello_frame(), timeout).await?;
+    read_hello(&reply)
+}
+
+pub(super) fn hello_frame() -> Vec<u8> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    codec::encode(&Call::Hello { version })
+}
+
+pub(super) fn read_hello(reply: &[u8]) -> Result<WhoAmI> {
+    match codec::decode(reply)? {
+        Answer::Hello(hello) => Ok(hello),
+        Answer::Failed(error) => Err(error),
+        _ => Err(Error::failed(
+            "the node answered a greeting with something else",
+        )),
+    }
+}
+
+fn unknown(node: NodeId) -> Error {
+    Error::unavailable(format!("the address of node {node} is not known"))
+}
+
+/// One error from those of all addresses.
+fn unreachable(failures: &[(String, Error)]) -> Error {
+    let listed: Vec<String> = failures
+        .iter()
+        .map(|(address, error)| format!("{address}: {}", error.message))
+        .collect();
+    let denied = failures.iter().find(|(_, e)| e.code == Code::Denied);
+    let unreached = failures.iter().all(|(_, e)| e.code == Code::Denied);
+    match denied {
+        Some((_, first)) if unreached => {
+            let error = Error::new(
+                Code::Denied,
+                format!("refused by every node ({})", listed.join("; ")),
+            );
+            error.hint(
+                first
+                    .hint
+                    .clone()
+                    .unwrap_or_else(|| "check --identity, or log in again".into()),
+            )
+        }
+        _ => Error::unavailable(format!("no node answers ({})", listed.join("; ")))
+            .hint("check that `dfs serve` runs there and that UDP reaches it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_names_every_address_and_why() {
+        let error = unreachable(&[
+            (
+                "10.0.0.1:7400".into(),
+                Error::unavailable("no answer in 5 s"),
+            ),
+            ("10.0.0.2:7400".into(), Error::new(Code::Denied, "revoked")),
+        ]);
+        assert_eq!(error.code, Code::Unavailable);
+        assert!(error.message.contains("10.0.0.1:7400: no answer in 5 s"));
+        assert!(error.message.contains("10.0.0.2:7400: revoked"));
+    }
+
+    #[test]
+    fn refused_everywhere_is_denied() {
+        let refused = ("a:1".to_string(), Error::new(Code::Denied, "revoked"));
+        assert_eq!(unreachable(&[refused]).code, Code::Denied);
+    }
+}
