@@ -2,14 +2,13 @@
 
 use super::context::Context;
 use super::failure::{Failure, Outcome};
-use super::remote::remote;
 use super::table::Table;
 use crate::config::units::parse_size;
 use crate::error::Error;
 use crate::proto::{AdminAnswer, AdminCall, LocatedChunk, PlanView, RingView, ShareView};
 use crate::ring::weight_of;
+use crate::types::DfsPath;
 use serde::Serialize;
-use std::ffi::OsString;
 
 /// Show the ring of chunks, where a file's chunks are, what new nodes would move
 #[derive(clap::Args)]
@@ -25,7 +24,8 @@ enum Verb {
     /// The nodes that hold a file's chunks (of its first manifest page)
     Locate {
         /// The file
-        path: OsString,
+        #[arg(value_name = "PATH")]
+        path: String,
     },
     /// What would move if nodes joined
     Plan {
@@ -46,7 +46,7 @@ struct LocatedJson {
 pub async fn run(args: Args, cx: &Context) -> Outcome {
     let call = match args.verb {
         Verb::Show => AdminCall::Ring,
-        Verb::Locate { path } => AdminCall::Locate(remote(&path)?),
+        Verb::Locate { path } => AdminCall::Locate(DfsPath::parse(&path)?),
         Verb::Plan { add } => AdminCall::Plan(add.into_iter().map(weight_of).collect()),
     };
     match cx.connect().await?.admin(call).await? {

@@ -373,7 +373,9 @@ pub(super) fn images() -> Vec<Vec<u8>> {
         store.add_replica(replica, Vec::new());
         let record =
             |key: &'static [u8]| (Bytes::from_static(key), Some(Bytes::from_static(b"value")));
-        store.publish(group, mark.clone(), vec![record(b"a"), record(b"b")]);
+        let changes = vec![record(b"a"), record(b"b")];
+        let published = store.publish((group, ReplicaId(1)), mark.clone(), changes);
+        published.expect("the replica is there");
         let view = store.view(slot).expect("a sound base");
         let path = Path::new(IMAGE);
         image::cut(&env, view, &ImageMeta { group, mark }, path)

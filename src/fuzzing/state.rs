@@ -4,7 +4,8 @@
 use super::wire::{attrs, chunk, name, ops, path, put, request_of, round_trip};
 use crate::codec;
 use crate::error::Result;
-use crate::root::{self, RootCommand, TicketKey};
+use crate::proto::{Life, NodeInfo, NodeState};
+use crate::root::{self, Role, RootCommand, RootEntry, TicketKey};
 use crate::shard::command::{Chore, Command, Op, Proposal, Removal, Request};
 use crate::shard::records::{
     Change, ChangeRow, Deleted, DirRecord, Entry, Header, LaneRow, ManifestPage, OldVersion,
@@ -14,7 +15,7 @@ use crate::shard::{self, keys, read};
 use crate::store::overlay::ReplicaRecord;
 use crate::store::{self, SlotRead, VisitRecord, record};
 use crate::types::{
-    ClusterId, DfsPath, GroupId, Inode, Lane, NodeId, OpSeq, Precondition, Revision, SessionId,
+    ClusterId, DfsPath, Epoch, GroupId, Inode, Lane, NodeId, OpSeq, Precondition, Revision, SessionId,
     ShardTime, UploadId, WallTime,
 };
 use bytes::Bytes;
@@ -223,7 +224,7 @@ pub(super) fn records(bytes: &[u8]) {
         8 => drop(round_trip::<LaneRow>(bytes)),
         9 => drop(round_trip::<ChangeRow>(bytes)),
         10 => drop(round_trip::<root::Cluster>(bytes)),
-        11 => drop(round_trip::<root::NodeRecord>(bytes)),
+        11 => drop(round_trip::<NodeInfo>(bytes)),
         12 => drop(round_trip::<TicketKey>(bytes)),
         13 => drop(round_trip::<ReplicaRecord>(bytes)),
         14 => {
@@ -341,12 +342,33 @@ pub(super) fn state_changes() -> Vec<Vec<u8>> {
 
 fn root_slot() -> Slot {
     let mut slot = Slot::default();
-    let key = TicketKey {
-        epoch: 1,
-        key: [7; 32],
-    };
-    slot.write(root::seed(ClusterId([1; 16]), WallTime(5), key));
+    slot.write(root::seed(root::Seed {
+        cluster: ClusterId([1; 16]),
+        created: WallTime(5),
+        ticket_key: [7; 32],
+        ca: root::CaRecord {
+            certificate: Bytes::from_static(b"ca"),
+            sealed: Bytes::from_static(b"sealed"),
+        },
+        node: root_node(0),
+        admin: ("admin".into(), "admin".into()),
+        replicas: 1,
+    }));
     slot
+}
+
+/// Node 1 at its start of this number.
+fn root_node(start: u64) -> NodeInfo {
+    NodeInfo {
+        node: NodeId(1),
+        address: "127.0.0.1:1".into(),
+        zone: "z".into(),
+        rack: "r".into(),
+        life: Life { start, nonce: start },
+        version: "0".into(),
+        weight: 1,
+        state: NodeState::Member,
+    }
 }
 
 /// Applies a command to a sound root group, twice: it is read or it is not a command.
@@ -355,7 +377,7 @@ pub(super) fn root_command(bytes: &[u8]) {
     for _ in 0..2 {
         match (
             root::apply(&slot, bytes),
-            codec::decode::<RootCommand>(bytes),
+            codec::decode::<RootEntry>(bytes),
         ) {
             (Ok((changes, _)), Ok(_)) => slot.write(changes),
             (Err(_), Err(_)) => return,
@@ -368,17 +390,46 @@ pub(super) fn root_command(bytes: &[u8]) {
 }
 
 pub(super) fn root_commands() -> Vec<Vec<u8>> {
-    let started = RootCommand::NodeStarted(root::NodeRecord {
-        node: NodeId(1),
-        address: "127.0.0.1:1".into(),
-        zone: "z".into(),
-        rack: "r".into(),
-        start: OpSeq(3).0,
-        version: "0".into(),
-    });
-    let key = RootCommand::AddTicketKey(TicketKey {
-        epoch: 2,
-        key: [8; 32],
-    });
-    [started, key].iter().map(codec::encode).collect()
+    let user = Role::User {
+        name: "ann".into(),
+        group: "staff".into(),
+        admin: false,
+    };
+    let commands = [
+        RootCommand::NodeStarted(root_node(3)),
+        RootCommand::AddTicketKey(TicketKey {
+            epoch: 2,
+            key: [8; 32],
+            made: ShardTime(4),
+        }),
+        RootCommand::AddToken {
+            id: 5,
+            secret: [6; 32],
+            role: user,
+            ttl_ms: 7,
+        },
+        RootCommand::SpendToken {
+            token: 5,
+            secret: [6; 32],
+            key: [1; 32],
+            node: None,
+        },
+        RootCommand::SetState {
+            node: NodeId(1),
+            state: NodeState::Draining,
+        },
+        RootCommand::NextReplica,
+        RootCommand::OpenEpoch {
+            after: Epoch(1),
+            base: 1,
+            members: Vec::new(),
+        },
+        RootCommand::CloseBefore(Epoch(2)),
+    ];
+    let entry = |command| RootEntry {
+        time: ShardTime(9),
+        command,
+    };
+    let entries = commands.map(entry);
+    entries.iter().map(codec::encode).collect()
 }

@@ -15,7 +15,7 @@ use crate::ring::{self, Ring};
 use crate::root::{self, RootCommand};
 use crate::shard;
 use crate::store::overlay::View as StoreView;
-use crate::types::{DfsPath, Epoch, GroupId, NodeId, ReadLevel};
+use crate::types::{DfsPath, GroupId, NodeId, ReadLevel};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -236,9 +236,11 @@ impl Node {
     /// What joining nodes of these weights would do.
     fn plan(&self, weights: &[u32]) -> Result<PlanView> {
         let view = self.views.now();
-        let mut members = newest_members(&view);
-        let highest = view.cluster.nodes.last().map_or(NodeId(0), |info| info.node);
-        let mut node = highest;
+        let newest = view.cluster.epochs.last();
+        let newest = newest.map(super::view::ring_epoch);
+        let newest = newest.ok_or_else(|| Error::unavailable("the ring is not known here yet"))?;
+        let mut members = newest.members.clone();
+        let mut node = view.cluster.nodes.last().map_or(NodeId(0), |info| info.node);
         for weight in weights {
             node = node.next();
             members.push(ring::Member {
@@ -249,13 +251,10 @@ impl Node {
             });
         }
         let now = view.rings.newest();
-        let epoch = ring::Epoch {
-            epoch: Epoch(now.epoch().0 + 1),
-            members: members.clone(),
-        };
+        let epoch = newest.next(members)?;
         let then = Ring::build(&epoch)?;
         Ok(PlanView {
-            shares: self.shares_of(&then, &members),
+            shares: self.shares_of(&then, &epoch.members),
             moved: (ring::moved(now, &then, COPIES).copied * MILLION) as u32,
         })
     }
@@ -338,9 +337,7 @@ impl Node {
 
 fn newest_members(view: &super::view::View) -> Vec<ring::Member> {
     let newest = view.cluster.epochs.last();
-    newest
-        .map(|epoch| epoch.members.iter().map(super::view::member).collect())
-        .unwrap_or_default()
+    newest.map_or_else(Vec::new, |epoch| super::view::ring_epoch(epoch).members)
 }
 
 fn no_node(node: NodeId) -> Error {

@@ -153,7 +153,7 @@ impl Node {
     }
 
     /// How this node is.
-    async fn own_beat(self: &Arc<Self>) -> Beat {
+    pub(super) async fn own_beat(self: &Arc<Self>) -> Beat {
         let space = self.env.disk.space(&self.data).await;
         let (disk_total, disk_available) = space.map_or((0, 0), |s| (s.total, s.available));
         let (chunks, chunk_bytes) = self.chunks.totals();

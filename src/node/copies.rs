@@ -398,7 +398,7 @@ impl Node {
         }
     }
 
-    async fn hold_at(
+    pub(super) async fn hold_at(
         &self,
         node: NodeId,
         hashes: Vec<ChunkHash>,

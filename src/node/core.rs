@@ -260,6 +260,7 @@ async fn newest_view(env: &Env, who: &Who, groups: &Groups) -> Result<ClusterVie
         nodes: Vec::new(),
         epochs: vec![RingEpoch {
             epoch: Epoch(0),
+            base: 1,
             members: Vec::new(),
         }],
         ticket_keys: Vec::new(),

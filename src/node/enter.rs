@@ -80,7 +80,7 @@ async fn ask(env: &Env, address: &str, pin: CaPin, frame: &[u8]) -> Result<Joine
     };
     let endpoint = Endpoint::bind(env, listen, None).await?;
     let asked = async {
-        let tls = ClientTls::pinned(pin);
+        let tls = ClientTls::pinned(pin)?;
         let connection = endpoint.connect(to, ALPN_JOIN, &tls, ATTEMPT).await?;
         let answer = connection.call(frame, ATTEMPT).await?;
         match codec::decode(&answer)? {

@@ -211,7 +211,7 @@ impl Node {
         let credentials = request.into_credentials(&certificate, &ca, SubjectKind::Node)?;
         self.peers.set_tls(ClientTls::new(&credentials)?);
         if let Some(endpoint) = self.endpoint.get() {
-            endpoint.renew(ServerTls::new(&credentials)?)?;
+            endpoint.renew(&ServerTls::new(&credentials)?)?;
         }
         self.identity.replace(credentials)?;
         tracing::info!("the node's certificate was renewed");

@@ -215,7 +215,7 @@ impl Node {
         epoch: Epoch,
     ) -> Result<PeerAnswer> {
         let view = self.views.now();
-        if view.rings.newest_epoch() != epoch {
+        if view.newest_epoch() != epoch {
             return Err(Error::new(Code::Busy, "the ring is at another epoch here"));
         }
         let limit = limit.min(WANTED_MAX) as usize;

@@ -29,13 +29,6 @@ impl Running {
             Running::Shard(group) => &group.raft,
         }
     }
-
-    fn end(&self) {
-        match self {
-            Running::Root(group) => group.machine.end(),
-            Running::Shard(group) => group.machine.end(),
-        }
-    }
 }
 
 /// All replicas of a node.
@@ -200,7 +193,6 @@ impl Groups {
     async fn forget(&self, group: GroupId) -> Result<()> {
         let running = self.running.write().remove(&group);
         if let Some(running) = running {
-            running.end();
             running.raft().shutdown().await?;
         }
         let env = &self.context.env;

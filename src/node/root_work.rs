@@ -98,10 +98,19 @@ impl Node {
         let placed = epochs.last().map(|epoch| &epoch.members);
         if placed != Some(&wanted) && epochs.len() < root::EPOCHS_OPEN_MAX && !wanted.is_empty() {
             tracing::info!(after = %newest, members = wanted.len(), "a new epoch of the ring");
-            let members = wanted;
-            let after = newest;
-            root.propose(RootCommand::OpenEpoch { after, members })
-                .await?;
+            let base = match epochs.last() {
+                Some(last) => {
+                    let members = wanted.iter().map(super::view::member).collect();
+                    super::view::ring_epoch(last).next(members)?.base
+                }
+                None => 1,
+            };
+            let command = RootCommand::OpenEpoch {
+                after: newest,
+                base,
+                members: wanted,
+            };
+            root.propose(command).await?;
             return Ok(());
         }
         if epochs.len() > 1

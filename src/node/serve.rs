@@ -9,7 +9,7 @@ use crate::cluster::{self, DirLock, Identity};
 use crate::config::ServerSettings;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
-use crate::net::{Endpoint, Gate, Incoming, Peer, ServerParts, ServerTls, Service};
+use crate::net::{Endpoint, Gate, Incoming, Peer, Refusal, ServerParts, ServerTls, Service};
 use crate::proto::{NodeInfo, NodeState};
 use crate::root::RootCommand;
 use crate::types::{ClusterId, NodeId};
@@ -279,7 +279,7 @@ impl Service for Late {
 }
 
 impl Gate for Late {
-    fn admits(&self, peer: &Peer) -> std::result::Result<(), String> {
+    fn admits(&self, peer: &Peer) -> std::result::Result<(), Refusal> {
         match self.node.get() {
             Some(node) => node.admits(peer),
             None => Ok(()),
@@ -290,20 +290,26 @@ impl Gate for Late {
 impl Node {
     /// Who may be connected: nodes of the cluster, users who were not removed. While this node does
     /// not hear what was revoked it lets no user in.
-    fn admits(&self, peer: &Peer) -> std::result::Result<(), String> {
+    fn admits(&self, peer: &Peer) -> std::result::Result<(), Refusal> {
         let view = self.views.now();
         match peer {
             Peer::Nobody => Ok(()),
             Peer::Node { id, .. } => match view.node(*id) {
                 Some(info) if info.state == NodeState::Removed => {
-                    Err(format!("node {id} was removed from the cluster"))
+                    let why = format!("node {id} was removed from the cluster");
+                    Err(Refusal::Denied(why))
                 }
                 // One that has just joined is not in every view yet.
                 _ => Ok(()),
             },
             Peer::User { name, .. } => {
                 if view.cluster.revoked_users.binary_search(name).is_ok() {
-                    return Err(format!("user {name} was removed from the cluster"));
+                    let why = format!("user {name} was removed from the cluster");
+                    return Err(Refusal::Denied(why));
+                }
+                if !self.is_trusted() {
+                    let why = "this node hears nothing of the cluster's root group just now";
+                    return Err(Refusal::NotNow(why.into()));
                 }
                 Ok(())
             }

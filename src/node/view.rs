@@ -5,7 +5,7 @@ use super::tickets::Tickets;
 use crate::codec;
 use crate::env::{Env, OpenMode};
 use crate::error::{Error, Result};
-use crate::proto::{ClusterView, GroupPlace, NodeAddress, NodeInfo, NodeState, RingMember};
+use crate::proto::{ClusterView, GroupPlace, NodeAddress, NodeInfo, NodeState, RingEpoch, RingMember};
 use crate::ring::{self, OpenEpochs, Ring};
 use crate::root::TicketKey;
 use crate::types::{GroupId, NodeId, ShardTime};
@@ -154,16 +154,19 @@ pub fn ticket_keys(view: &ClusterView) -> Vec<TicketKey> {
 }
 
 fn rings(view: &ClusterView) -> Result<OpenEpochs> {
-    let epochs = view.epochs.iter().rev().map(|epoch| {
-        let members = epoch.members.iter().map(member).collect();
-        let epoch = ring::Epoch {
-            epoch: epoch.epoch,
-            members,
-        };
-        Ring::build(&epoch).map(Arc::new)
-    });
+    let epochs = view.epochs.iter().rev();
+    let epochs = epochs.map(|epoch| Ring::build(&ring_epoch(epoch)).map(Arc::new));
     let epochs: Result<Vec<Arc<Ring>>> = epochs.collect();
     OpenEpochs::new(epochs?)
+}
+
+/// An epoch as the ring is built from.
+pub fn ring_epoch(epoch: &RingEpoch) -> ring::Epoch {
+    ring::Epoch {
+        epoch: epoch.epoch,
+        base: epoch.base,
+        members: epoch.members.iter().map(member).collect(),
+    }
 }
 
 pub fn member(member: &RingMember) -> ring::Member {

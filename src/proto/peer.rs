@@ -312,6 +312,8 @@ pub struct NodeInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingEpoch {
     pub epoch: Epoch,
+    /// The weight that gets a whole node's tokens (see `ring`).
+    pub base: u32,
     pub members: Vec<RingMember>,
 }
 

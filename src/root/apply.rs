@@ -39,6 +39,7 @@ pub fn seed(seed: Seed) -> Vec<Change> {
     };
     let epoch = RingEpoch {
         epoch: Epoch(1),
+        base: seed.node.weight.max(1),
         members: vec![member(&seed.node)],
     };
     vec![
@@ -138,7 +139,11 @@ impl Root<'_> {
                 self.cluster.next_replica = given.next();
                 Ok(Ok(RootDone::Replica(given)))
             }
-            RootCommand::OpenEpoch { after, members } => self.open_epoch(after, members),
+            RootCommand::OpenEpoch {
+                after,
+                base,
+                members,
+            } => self.open_epoch(after, base, members),
             RootCommand::CloseBefore(epoch) => self.close_before(epoch),
         }
     }
@@ -380,7 +385,7 @@ impl Root<'_> {
     }
 
     /// Rule 5.
-    fn open_epoch(&mut self, after: Epoch, members: Vec<RingMember>) -> Applied {
+    fn open_epoch(&mut self, after: Epoch, base: u32, members: Vec<RingMember>) -> Applied {
         let open = ring_epochs(self.view)?;
         let newest = open.last().map_or(Epoch(0), |epoch| epoch.epoch);
         if newest != after {
@@ -391,7 +396,12 @@ impl Root<'_> {
             return refuse(Code::Busy, why, "wait until chunks have moved");
         }
         let epoch = after.next();
-        self.put_in_view(key(EPOCHS, epoch.0), encoded(&RingEpoch { epoch, members }));
+        let record = RingEpoch {
+            epoch,
+            base,
+            members,
+        };
+        self.put_in_view(key(EPOCHS, epoch.0), encoded(&record));
         Ok(Ok(RootDone::Epoch(epoch)))
     }
 

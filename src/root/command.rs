@@ -49,6 +49,7 @@ pub enum RootCommand {
     /// A new epoch of the ring, behind this one.
     OpenEpoch {
         after: Epoch,
+        base: u32,
         members: Vec<RingMember>,
     },
     /// Everything that the epochs before this one have placed elsewhere has moved.

@@ -197,15 +197,6 @@ impl ChunkStore {
         check::verify_all(&self.core).await
     }
 
-    /// Verifies one chunk's data and outboard as they are on disk now; its length. Damage puts the
-    /// copy out of use.
-    ///
-    /// # Errors
-    /// `not_found`; `corrupt` with file and offset.
-    pub async fn verify(&self, hash: ChunkHash) -> Result<u64> {
-        check::verify(&self.core, hash).await
-    }
-
     /// Chunks with `from <= hash < to` (`to` `None`: to the end) in order with their lengths, at
     /// most `limit` and at least one: fewer than `limit` means that there are no more. Damaged
     /// ones are listed too.
