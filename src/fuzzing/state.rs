@@ -15,7 +15,7 @@ use crate::shard::{self, keys, read};
 use crate::store::overlay::ReplicaRecord;
 use crate::store::{self, SlotRead, VisitRecord, record};
 use crate::types::{
-    ClusterId, DfsPath, Epoch, GroupId, Inode, Lane, NodeId, OpSeq, Precondition, Revision, SessionId,
+    ClusterId, DfsPath, Epoch, GroupId, Inode, Lane, NodeId, Precondition, Revision, SessionId,
     ShardTime, UploadId, WallTime,
 };
 use bytes::Bytes;

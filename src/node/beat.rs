@@ -115,7 +115,8 @@ impl Node {
             candidates.extend(place.leader);
             candidates.extend(place.voters.iter().map(|(_, node)| *node));
         }
-        candidates.extend(view.members().map(|node| node.node));
+        // One that has just joined knows addresses and no view.
+        candidates.extend(self.peers.addresses().into_iter().map(|node| node.node));
         let mut seen = std::collections::BTreeSet::new();
         candidates.retain(|node| *node != self.id && seen.insert(*node));
         candidates
