@@ -45,8 +45,7 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
                 .hint("name another place with --identity FILE"),
         ));
     }
-    let (credentials, joined) =
-        node::enter(&cx.env, &args.nodes, &token, JoinWhat::User).await?;
+    let (credentials, joined) = node::enter(&cx.env, &args.nodes, &token, JoinWhat::User).await?;
     let mut addresses = args.nodes.clone();
     for told in joined.nodes {
         if !addresses.contains(&told.address) {

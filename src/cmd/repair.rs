@@ -30,7 +30,14 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         return cx.out.json(&nodes);
     }
     let mut table = Table::new(&[
-        "NODE", "BELONG HERE", "MISSING", "LOST", "SURPLUS", "COPIED", "BYTES", "COUNTED",
+        "NODE",
+        "BELONG HERE",
+        "MISSING",
+        "LOST",
+        "SURPLUS",
+        "COPIED",
+        "BYTES",
+        "COUNTED",
     ]);
     for node in nodes {
         let counted = match (node.running, node.counted_ms_ago) {

@@ -81,7 +81,8 @@ fn show(cx: &Context, ring: &RingView) -> Outcome {
         return cx.out.json(ring);
     }
     let epochs: Vec<String> = ring.epochs.iter().map(u64::to_string).collect();
-    cx.out.line(format_args!("open epochs: {}", epochs.join(", ")))?;
+    cx.out
+        .line(format_args!("open epochs: {}", epochs.join(", ")))?;
     cx.out.write(|out| write!(out, "{}", shares(&ring.shares)))
 }
 
@@ -121,6 +122,7 @@ fn planned(cx: &Context, plan: &PlanView) -> Outcome {
         return cx.out.json(plan);
     }
     let moved = percent(plan.moved);
-    cx.out.line(format_args!("{moved} of all copies would be made anew"))?;
+    cx.out
+        .line(format_args!("{moved} of all copies would be made anew"))?;
     cx.out.write(|out| write!(out, "{}", shares(&plan.shares)))
 }

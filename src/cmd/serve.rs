@@ -60,9 +60,11 @@ struct ReadyJson {
 
 pub async fn run(args: Args, cx: &Context) -> Outcome {
     if args.token.is_some() && args.join.is_empty() {
-        return Err(Error::usage("a token is for joining, and no node to join was named")
-            .hint("name one with --join HOST:PORT")
-            .into());
+        return Err(
+            Error::usage("a token is for joining, and no node to join was named")
+                .hint("name one with --join HOST:PORT")
+                .into(),
+        );
     }
     let settings = overlay(args, cx.config.server.clone()).settings(&variable)?;
     // Before anything else: a signal must not end the process in its own way from here on.

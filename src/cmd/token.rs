@@ -85,7 +85,10 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     cx.out.line(&token)?;
     cx.out.flush()?;
     if !cx.quiet() {
-        tell(format_args!("use it once, within {:?}: {command}", args.ttl));
+        tell(format_args!(
+            "use it once, within {:?}: {command}",
+            args.ttl
+        ));
     }
     Ok(())
 }

@@ -364,7 +364,10 @@ fn root_node(start: u64) -> NodeInfo {
         address: "127.0.0.1:1".into(),
         zone: "z".into(),
         rack: "r".into(),
-        life: Life { start, nonce: start },
+        life: Life {
+            start,
+            nonce: start,
+        },
         version: "0".into(),
         weight: 1,
         state: NodeState::Member,
@@ -375,10 +378,7 @@ fn root_node(start: u64) -> NodeInfo {
 pub(super) fn root_command(bytes: &[u8]) {
     let mut slot = root_slot();
     for _ in 0..2 {
-        match (
-            root::apply(&slot, bytes),
-            codec::decode::<RootEntry>(bytes),
-        ) {
+        match (root::apply(&slot, bytes), codec::decode::<RootEntry>(bytes)) {
             (Ok((changes, _)), Ok(_)) => slot.write(changes),
             (Err(_), Err(_)) => return,
             (outcome, _) => panic!("a sound group gave {outcome:?}"),

@@ -8,8 +8,8 @@ use crate::cluster::JoinToken;
 use crate::error::{Code, Error, Result};
 use crate::limits::COPIES;
 use crate::proto::{
-    AdminAnswer, AdminCall, LocatedChunk, Look, MemberView, NodeState, PeerAnswer, PeerCall, PlanView,
-    RingView, ShareView, TokenRole, UserView,
+    AdminAnswer, AdminCall, LocatedChunk, Look, MemberView, NodeState, PeerAnswer, PeerCall,
+    PlanView, RingView, ShareView, TokenRole, UserView,
 };
 use crate::ring::{self, Ring};
 use crate::root::{self, RootCommand};
@@ -40,7 +40,8 @@ impl Node {
             AdminCall::Weight { node, weight } => {
                 self.root_command(RootCommand::SetWeight { node, weight })
                     .await?;
-                let text = format!("node {node} now has weight {weight}; chunks move by themselves");
+                let text =
+                    format!("node {node} now has weight {weight}; chunks move by themselves");
                 Ok(AdminAnswer::Done(text))
             }
             AdminCall::Ring => Ok(AdminAnswer::Ring(self.ring_view())),
@@ -131,9 +132,13 @@ impl Node {
             .filter(|info| info.state != NodeState::Removed)
             .ok_or_else(|| no_node(node))?;
         if info.state == NodeState::Draining {
-            return Ok(AdminAnswer::Done(format!("node {node} is draining already")));
+            return Ok(AdminAnswer::Done(format!(
+                "node {node} is draining already"
+            )));
         }
-        let members = view.members().filter(|info| info.state == NodeState::Member);
+        let members = view
+            .members()
+            .filter(|info| info.state == NodeState::Member);
         let left = members.filter(|info| info.node != node).count();
         let ring = view.rings.newest().nodes();
         let held = ring.iter().filter(|other| **other != node).count();
@@ -142,9 +147,8 @@ impl Node {
             let why = format!(
                 "without node {node} there are {held} nodes for {copies} copies of everything"
             );
-            return Err(Error::new(Code::Conflict, why).hint(
-                "join another node first, or take it out with `dfs node remove --force`",
-            ));
+            return Err(Error::new(Code::Conflict, why)
+                .hint("join another node first, or take it out with `dfs node remove --force`"));
         }
         let state = NodeState::Draining;
         self.root_command(RootCommand::SetState { node, state })
@@ -240,7 +244,11 @@ impl Node {
         let newest = newest.map(super::view::ring_epoch);
         let newest = newest.ok_or_else(|| Error::unavailable("the ring is not known here yet"))?;
         let mut members = newest.members.clone();
-        let mut node = view.cluster.nodes.last().map_or(NodeId(0), |info| info.node);
+        let mut node = view
+            .cluster
+            .nodes
+            .last()
+            .map_or(NodeId(0), |info| info.node);
         for weight in weights {
             node = node.next();
             members.push(ring::Member {
@@ -262,8 +270,7 @@ impl Node {
     /// Where the chunks of a file's first manifest page are.
     async fn locate(self: &Arc<Self>, path: DfsPath) -> Result<Vec<LocatedChunk>> {
         let shard = self.groups.shard(GroupId::FIRST)?;
-        let read =
-            move |view: &StoreView| shard::read::resolve(view, &path, None, 0, None);
+        let read = move |view: &StoreView| shard::read::resolve(view, &path, None, 0, None);
         let found = shard.read(ReadLevel::Linearizable, read).await?;
         let view = self.views.now();
         let mut located = Vec::with_capacity(found.chunks.len());
@@ -289,7 +296,11 @@ impl Node {
     async fn scrub_everywhere(self: &Arc<Self>, now: bool) -> Result<AdminAnswer> {
         let mut views = vec![self.scrub(now)];
         for node in self.others() {
-            match self.peers.call(node, &PeerCall::Scrub { now }, ASK_TIMEOUT).await {
+            match self
+                .peers
+                .call(node, &PeerCall::Scrub { now }, ASK_TIMEOUT)
+                .await
+            {
                 Ok(PeerAnswer::Scrub(view)) => views.push(view),
                 Ok(other) => return Err(odd(&other)),
                 Err(error) => tracing::warn!(%node, %error, "a node was not asked to scrub"),

@@ -46,7 +46,10 @@ impl Node {
         let beat = self.own_beat().await;
         let answer = match self.leading_root() {
             Some(root) => self.take_beat(&root, self.id, beat).await?,
-            None => match self.ask_root(&PeerCall::Beat(Box::new(beat)), BEAT_TIMEOUT).await? {
+            None => match self
+                .ask_root(&PeerCall::Beat(Box::new(beat)), BEAT_TIMEOUT)
+                .await?
+            {
                 PeerAnswer::Beat(answer) => answer,
                 other => return Err(odd(&other)),
             },
@@ -70,7 +73,10 @@ impl Node {
         let new = match self.groups.root() {
             // Its own replica may be a moment behind; then the next heartbeat tells again.
             Some(root) => Some(Box::new(crate::root::view(&root.machine.view()?)?)),
-            None => match self.ask_root(&PeerCall::View { known }, BEAT_TIMEOUT).await? {
+            None => match self
+                .ask_root(&PeerCall::View { known }, BEAT_TIMEOUT)
+                .await?
+            {
                 PeerAnswer::View(new) => new,
                 other => return Err(odd(&other)),
             },
@@ -106,7 +112,8 @@ impl Node {
         let view = self.views.now();
         let known = self.groups.root().and_then(|root| {
             let status = root.raft.status();
-            let leads = |(replica, node): &(_, NodeId)| (status.leader == Some(*replica)).then_some(*node);
+            let leads =
+                |(replica, node): &(_, NodeId)| (status.leader == Some(*replica)).then_some(*node);
             status.voters.iter().find_map(leads)
         });
         let mut candidates: Vec<NodeId> = known.into_iter().collect();

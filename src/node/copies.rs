@@ -106,7 +106,9 @@ impl Node {
             .collect();
         let stored = self.store(hash, len, stream, &mut forwards).await;
         // The others hear of the end even where this node's own part failed.
-        forwards.iter_mut().for_each(|forward| forward.pieces = None);
+        forwards
+            .iter_mut()
+            .for_each(|forward| forward.pieces = None);
         stored?;
         let needed = ack.needed(holders.len());
         self.gather(hash, view, forwards, needed).await
@@ -188,7 +190,10 @@ impl Node {
             .into_iter()
             .map(|forward| async move {
                 let stopped = || Err(Error::unavailable("the node is stopping"));
-                (forward.node, forward.done.await.unwrap_or_else(|_| stopped()))
+                (
+                    forward.node,
+                    forward.done.await.unwrap_or_else(|_| stopped()),
+                )
             })
             .collect();
         let (mut copies, mut silent) = (1, Vec::new());
@@ -239,7 +244,8 @@ impl Node {
     /// Copies a chunk that is stored here to another node.
     pub(super) async fn copy_to(&self, node: NodeId, hash: ChunkHash) -> Result<()> {
         let mut reader = self.chunks.open_read(hash).await?;
-        let len = u32::try_from(reader.chunk_len()).map_err(|_| Error::failed("a chunk over 4 GiB"))?;
+        let len =
+            u32::try_from(reader.chunk_len()).map_err(|_| Error::failed("a chunk over 4 GiB"))?;
         let epoch = self.views.now().newest_epoch();
         let mut forward = self.forward(node, hash, len, epoch);
         while let Some(bytes) = reader.next(PIECE_BYTES).await? {
@@ -535,4 +541,3 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Re
         Err(_) => Err(Error::unavailable(format!("no progress within {limit:?}"))),
     }
 }
-

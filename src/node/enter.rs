@@ -56,7 +56,8 @@ pub async fn enter(
                             "the cluster answered with another CA than the token's",
                         ));
                     }
-                    let credentials = key.into_credentials(&joined.certificate, &joined.ca, kind)?;
+                    let credentials =
+                        key.into_credentials(&joined.certificate, &joined.ca, kind)?;
                     return Ok((credentials, joined));
                 }
                 Err(error) if error.code == Code::Unavailable || error.code.is_retryable() => {

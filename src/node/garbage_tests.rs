@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::env::sim::{self, SimDisk, SimHandles};
-use crate::shard::command::{Chore, Removal};
+use crate::shard::command::{Chore, Removal, is_too_late};
+use crate::shard::keys;
 use crate::shard::records::Settings;
 use crate::shard::testing::{TestShard, path, remove};
 use crate::types::{Precondition, UploadId};
@@ -13,6 +14,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const NO_GRACE: Grace = Grace {
     quiet: Duration::ZERO,
     uploads: Duration::ZERO,
+};
+/// The shard's milliseconds to one of the chunk store's.
+const HASTE: u64 = 100;
+/// Longer than `HOLD_MS` at that haste, by more than arrivals are told apart.
+const SHORT_GRACE: Grace = Grace {
+    quiet: Duration::from_millis(2 * HOLD_MS / HASTE),
+    uploads: Duration::from_millis(2 * HOLD_MS / HASTE),
 };
 /// Contents that all writers share, so that chunks come and go and come again.
 const CONTENTS: u64 = 6;
@@ -76,7 +84,7 @@ impl World {
 
     /// Paused time goes on only while everybody rests.
     async fn census_and_rest(&self) -> Swept {
-        let swept = self.census(NO_GRACE).await;
+        let swept = self.census(SHORT_GRACE).await;
         tokio::time::sleep(Duration::from_millis(self.random(60))).await;
         swept
     }
@@ -120,17 +128,27 @@ impl World {
         };
         self.pause().await;
         let wanted = referred_to(std::slice::from_ref(&op)).unwrap();
-        let (held, missing) = hold_stored(&self.pins, &self.chunks, &wanted)
-            .await
-            .unwrap();
-        self.pause().await;
-        if missing.is_none() {
-            self.shard.lock().op(op);
-        } else {
-            self.shard.lock().op(Op::Abort { parent, upload });
-        }
+        // As the leader does it: the time, then the question, then the proposal some time later.
+        let since = self.shard_now();
+        let held = self.pins.hold(hash).await;
+        let stored = self.chunks.have(hash).await.unwrap() == wanted.get(&hash).copied();
         drop(held);
-        missing.is_none()
+        self.pause().await;
+        let mut shard = self.shard.lock();
+        shard.time = self.shard_now().0;
+        let mut request = shard.request(vec![op]);
+        request.held = Some(since);
+        if stored && !is_too_late(&shard.send(request)[0]) {
+            return true;
+        }
+        shard.op(Op::Abort { parent, upload });
+        false
+    }
+
+    /// The shard's time, which runs so fast that pauses are longer than `HOLD_MS`.
+    fn shard_now(&self) -> ShardTime {
+        let millis = self.clock.now().as_millis() as u64;
+        ShardTime(1 + millis * HASTE)
     }
 
     /// Removes a file and its records.

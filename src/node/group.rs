@@ -120,7 +120,10 @@ impl Group {
         if self.raft.is_leader() {
             return self.proposer.time();
         }
-        let header = self.machine.view().and_then(|view| crate::shard::read::header(&view));
+        let header = self
+            .machine
+            .view()
+            .and_then(|view| crate::shard::read::header(&view));
         header.map_or(ShardTime(0), |header| header.time)
     }
 

@@ -110,7 +110,10 @@ pub(super) async fn run(node: Arc<Node>) {
 impl Node {
     async fn fetch_seal(&self) -> Result<()> {
         let call = PeerCall::Seal;
-        match self.ask_leader(GroupId::ROOT, &call, REQUEST_TIMEOUT).await? {
+        match self
+            .ask_leader(GroupId::ROOT, &call, REQUEST_TIMEOUT)
+            .await?
+        {
             PeerAnswer::Seal(key) => {
                 let seal = Seal::from_key(&key);
                 self.open_authority(&seal)?;
@@ -201,7 +204,10 @@ impl Node {
                 let call = PeerCall::Renew {
                     request: Bytes::copy_from_slice(request.request_der()),
                 };
-                match self.ask_leader(GroupId::ROOT, &call, REQUEST_TIMEOUT).await? {
+                match self
+                    .ask_leader(GroupId::ROOT, &call, REQUEST_TIMEOUT)
+                    .await?
+                {
                     PeerAnswer::Renewed(certificate) => certificate,
                     other => return Err(odd(&other)),
                 }

@@ -111,7 +111,9 @@ impl Node {
 async fn take(file: &dyn DiskFile, len: u64, stream: &mut Stream) -> Result<()> {
     let mut at = 0;
     while at < len {
-        let max = usize::try_from(len - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let max = usize::try_from(len - at)
+            .unwrap_or(PIECE_BYTES)
+            .min(PIECE_BYTES);
         let Some(bytes) = within(STALL_MAX, stream.recv_bytes(max)).await? else {
             return Err(Error::unavailable("the image's bytes ended early"));
         };

@@ -37,7 +37,10 @@ impl Node {
         if self.leading_root().is_some() {
             return self.join_here(request).await;
         }
-        match self.ask_root(&PeerCall::Join(request), REQUEST_TIMEOUT).await {
+        match self
+            .ask_root(&PeerCall::Join(request), REQUEST_TIMEOUT)
+            .await
+        {
             Ok(PeerAnswer::Join(answer)) => answer,
             Ok(other) => JoinAnswer::Failed(super::peers::odd(&other)),
             Err(error) => JoinAnswer::Failed(error),

@@ -65,9 +65,10 @@ impl Known<'_> {
             all.find(|replica| replica.node == node)
         };
         // A learner that is of no use goes first: its node may get a new one.
-        let useless = self.replicas.iter().find(|replica| {
-            !replica.votes && (replica.broken || !wanted.contains(&replica.node))
-        });
+        let useless = self
+            .replicas
+            .iter()
+            .find(|replica| !replica.votes && (replica.broken || !wanted.contains(&replica.node)));
         if let Some(useless) = useless {
             return Some(Step::RemoveLearner(useless.id));
         }
@@ -191,7 +192,11 @@ mod tests {
 
     impl World {
         fn new(zones: &[&str]) -> World {
-            let nodes: Vec<_> = zones.iter().zip(1..).map(|(zone, id)| node(id, zone)).collect();
+            let nodes: Vec<_> = zones
+                .iter()
+                .zip(1..)
+                .map(|(zone, id)| node(id, zone))
+                .collect();
             World {
                 online: nodes.iter().map(|node| node.node).collect(),
                 nodes,

@@ -164,7 +164,9 @@ impl Node {
                     tracing::debug!(%group, replica = %id, %error, "a removed replica was not told");
                 }
             };
-            self.env.spawn.spawn("tell a removed replica", Box::pin(tell));
+            self.env
+                .spawn
+                .spawn("tell a removed replica", Box::pin(tell));
         }
     }
 

@@ -9,9 +9,7 @@ use crate::error::{Code, Error, Result};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_ITEMS_MAX, HAVE_HASHES_MAX, SESSION_LANES_MAX, STAT_PATHS_MAX,
 };
-use crate::proto::{
-    Answer, ChunkLocation, NodeAddress, Resolved, RouteView, TicketRight, WhoAmI,
-};
+use crate::proto::{Answer, ChunkLocation, NodeAddress, Resolved, RouteView, TicketRight, WhoAmI};
 use crate::shard;
 use crate::shard::command::{Chore, Op, Request, is_too_late};
 use crate::shard::read::{ListQuery, Listing};
@@ -114,7 +112,10 @@ impl Node {
     }
 
     pub(super) async fn stat(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {
-        let entry = self.groups.shard(GroupId::FIRST)?.read(level, move |view| shard::read::stat(view, &path))
+        let entry = self
+            .groups
+            .shard(GroupId::FIRST)?
+            .read(level, move |view| shard::read::stat(view, &path))
             .await?;
         Ok(Answer::Stat(entry))
     }
@@ -134,7 +135,9 @@ impl Node {
                 })
                 .collect()
         };
-        Ok(Answer::StatMany(self.groups.shard(GroupId::FIRST)?.read(level, read).await?))
+        Ok(Answer::StatMany(
+            self.groups.shard(GroupId::FIRST)?.read(level, read).await?,
+        ))
     }
 
     pub(super) async fn list(
@@ -155,10 +158,12 @@ impl Node {
             };
             shard::read::list(view, &path, &query)
         };
-        Ok(match self.groups.shard(GroupId::FIRST)?.read(level, read).await? {
-            Listing::NotModified => Answer::NotModified,
-            Listing::Page { dir, entries, more } => Answer::List { dir, entries, more },
-        })
+        Ok(
+            match self.groups.shard(GroupId::FIRST)?.read(level, read).await? {
+                Listing::NotModified => Answer::NotModified,
+                Listing::Page { dir, entries, more } => Answer::List { dir, entries, more },
+            },
+        )
     }
 
     pub(super) async fn resolve(
@@ -208,12 +213,16 @@ impl Node {
 
     pub(super) async fn versions(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {
         let read = move |view: &StoreView| shard::read::versions(view, &path);
-        Ok(Answer::Versions(self.groups.shard(GroupId::FIRST)?.read(level, read).await?))
+        Ok(Answer::Versions(
+            self.groups.shard(GroupId::FIRST)?.read(level, read).await?,
+        ))
     }
 
     pub(super) async fn deleted(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {
         let read = move |view: &StoreView| shard::read::deleted(view, &path);
-        Ok(Answer::Deleted(self.groups.shard(GroupId::FIRST)?.read(level, read).await?))
+        Ok(Answer::Deleted(
+            self.groups.shard(GroupId::FIRST)?.read(level, read).await?,
+        ))
     }
 
     pub(super) async fn upload_ticket(
@@ -249,7 +258,10 @@ impl Node {
         self.must_own_upload(caller, parent, upload).await?;
         let user = caller.user.clone();
         let asked = hashes.clone();
-        let known = self.groups.shard(GroupId::FIRST)?.read(ReadLevel::Linearizable, move |view| {
+        let known = self
+            .groups
+            .shard(GroupId::FIRST)?
+            .read(ReadLevel::Linearizable, move |view| {
                 shard::read::knows(view, &user, &asked)
             })
             .await?;
@@ -269,7 +281,12 @@ impl Node {
         upload: UploadId,
     ) -> Result<()> {
         let read = move |view: &StoreView| shard::read::upload(view, parent, upload);
-        match self.groups.shard(GroupId::FIRST)?.read(ReadLevel::Linearizable, read).await? {
+        match self
+            .groups
+            .shard(GroupId::FIRST)?
+            .read(ReadLevel::Linearizable, read)
+            .await?
+        {
             Some(found) if found.user == caller.user => Ok(()),
             // A foreign upload is not told from none.
             _ => Err(Error::not_found(format!("there is no upload {upload}"))
@@ -287,7 +304,11 @@ impl Node {
     ) -> Result<Answer> {
         let session = own_session(caller, session);
         let read = move |view: &StoreView| shard::read::lane(view, session, Lane(lane));
-        let row = self.groups.shard(GroupId::FIRST)?.read(ReadLevel::Linearizable, read).await?;
+        let row = self
+            .groups
+            .shard(GroupId::FIRST)?
+            .read(ReadLevel::Linearizable, read)
+            .await?;
         let row = row.filter(|row| row.user == caller.user && row.seq == OpSeq(seq));
         Ok(Answer::OpStatus(
             row.map(|row| codec::encode(&row.outcomes).into()),
@@ -301,7 +322,10 @@ impl Node {
         must_lead(&shard)?;
         let records = crate::limits::CLEANUP_BATCH_DEFAULT as u32;
         loop {
-            let done = shard.proposer.chore(Chore::Cleanup { records, now }).await?;
+            let done = shard
+                .proposer
+                .chore(Chore::Cleanup { records, now })
+                .await?;
             if !done.more {
                 if now {
                     self.census_everywhere().await?;

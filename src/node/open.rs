@@ -165,7 +165,9 @@ fn must_be_of(files: &NodeFiles, settings: &ServerSettings) -> Result<()> {
         files.meta.node, files.meta.cluster
     ))
     .at(settings.data.display())
-    .hint("name an empty directory with --data, or leave out --join and --token to start it as it is"))
+    .hint(
+        "name an empty directory with --data, or leave out --join and --token to start it as it is",
+    ))
 }
 
 /// Removes what a first start left that did not reach its end. Nothing in it was ever

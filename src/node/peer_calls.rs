@@ -114,9 +114,7 @@ impl Node {
             } => self.wanted_of(group, from, first, limit, epoch).await,
             PeerCall::Seal => Ok(PeerAnswer::Seal(self.give_seal(from)?)),
             PeerCall::Join(request) => Ok(PeerAnswer::Join(self.join_here(request).await)),
-            PeerCall::Renew { request } => {
-                Ok(PeerAnswer::Renewed(self.renew_for(from, &request)?))
-            }
+            PeerCall::Renew { request } => Ok(PeerAnswer::Renewed(self.renew_for(from, &request)?)),
             PeerCall::Repairs => {
                 let now = self.env.clock.now();
                 Ok(PeerAnswer::Repairs(self.repairs.view(self.id, now)))

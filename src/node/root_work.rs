@@ -120,7 +120,9 @@ impl Node {
             tracing::info!(epoch = %newest, "everything has moved");
             root.propose(RootCommand::CloseBefore(newest)).await?;
         }
-        let age = keys.last().map_or(u64::MAX, |key| root.time().max(time).since(key.made));
+        let age = keys
+            .last()
+            .map_or(u64::MAX, |key| root.time().max(time).since(key.made));
         if age >= TICKET_KEY_EVERY_MS {
             let mut key = [0; 32];
             self.env.rng.fill(&mut key);

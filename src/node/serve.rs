@@ -16,8 +16,8 @@ use crate::types::{ClusterId, NodeId};
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -234,7 +234,10 @@ impl Node {
         };
         let mut told = self.env.clock.now();
         loop {
-            match self.root_command(RootCommand::NodeStarted(info.clone())).await {
+            match self
+                .root_command(RootCommand::NodeStarted(info.clone()))
+                .await
+            {
                 Ok(_) => break,
                 Err(error) if error.code == Code::Unavailable || error.code.is_retryable() => {
                     let now = self.env.clock.now();

@@ -82,7 +82,10 @@ impl Node {
         let beats = match self.beats_of_all().await {
             Ok(beats) => beats,
             Err(error) => {
-                health.red(format!("the root group cannot be asked ({})", error.message));
+                health.red(format!(
+                    "the root group cannot be asked ({})",
+                    error.message
+                ));
                 vec![(self.id, 0, self.own_beat().await)]
             }
         };
@@ -99,7 +102,12 @@ impl Node {
         let mut nodes = Vec::with_capacity(members.len());
         for info in &members {
             let heard = beats.iter().find(|(node, ..)| *node == info.node);
-            nodes.push(node_view(info, heard, view.offline.contains(&info.node), &mut health));
+            nodes.push(node_view(
+                info,
+                heard,
+                view.offline.contains(&info.node),
+                &mut health,
+            ));
         }
         let wanted = members.len().min(super::members::VOTERS);
         let groups: Vec<GroupView> = view
@@ -111,7 +119,9 @@ impl Node {
             health.red("nothing is heard of any group".into());
         }
         for node in &mut nodes {
-            let leads = groups.iter().filter(|group| group.leader == Some(node.node));
+            let leads = groups
+                .iter()
+                .filter(|group| group.leader == Some(node.node));
             node.leaders = leads.count() as u64;
         }
         copies(&beats, view.rings.iter().count(), &mut health);
@@ -128,7 +138,9 @@ impl Node {
     pub(super) async fn own_reasons(self: &Arc<Self>) -> Vec<String> {
         let mut reasons = self.damage_found_at_start();
         for (group, _, why) in self.groups.broken() {
-            reasons.push(format!("its replica of group {group} must be replaced ({why})"));
+            reasons.push(format!(
+                "its replica of group {group} must be replaced ({why})"
+            ));
         }
         let damaged = self.chunks.damaged_now();
         if damaged > 0 {
@@ -144,11 +156,31 @@ impl Node {
         let waiting = self.store.active_bytes() as u64;
         let gauges = [
             ("dfs_chunks", "Chunks stored on this node.", chunks),
-            ("dfs_chunk_bytes", "Bytes of chunks stored on this node.", bytes),
-            ("dfs_overlay_bytes", "Metadata that waits for the next fold.", waiting),
-            ("dfs_metadata_bytes", "Metadata on disk.", self.store.used_bytes()?),
-            ("dfs_chunks_missing", "Chunks that belong here and are not.", repair.missing),
-            ("dfs_chunks_copied", "Chunks copied here from others.", repair.copied),
+            (
+                "dfs_chunk_bytes",
+                "Bytes of chunks stored on this node.",
+                bytes,
+            ),
+            (
+                "dfs_overlay_bytes",
+                "Metadata that waits for the next fold.",
+                waiting,
+            ),
+            (
+                "dfs_metadata_bytes",
+                "Metadata on disk.",
+                self.store.used_bytes()?,
+            ),
+            (
+                "dfs_chunks_missing",
+                "Chunks that belong here and are not.",
+                repair.missing,
+            ),
+            (
+                "dfs_chunks_copied",
+                "Chunks copied here from others.",
+                repair.copied,
+            ),
         ];
         for (name, help, value) in gauges {
             gauge(&mut out, name, help, value);
@@ -250,7 +282,9 @@ fn copies(beats: &[Heard], epochs: usize, health: &mut Health) {
     }
     if missing > lost {
         let count = missing - lost;
-        health.yellow(format!("{count} copies of chunks are missing and being made"));
+        health.yellow(format!(
+            "{count} copies of chunks are missing and being made"
+        ));
     }
     if epochs > 1 {
         health.yellow("chunks are moving after a change of the nodes".into());

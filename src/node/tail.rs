@@ -22,7 +22,9 @@ pub(super) async fn settle(
     shared: &BTreeSet<GroupId>,
 ) -> Result<Vec<GroupId>> {
     let damaged = wal.damaged();
-    let own = damaged.iter().filter(|entry| !shared.contains(&entry.group));
+    let own = damaged
+        .iter()
+        .filter(|entry| !shared.contains(&entry.group));
     if let Some(entry) = own.clone().next() {
         return Err(hole(entry, own.count(), dir));
     }

@@ -151,6 +151,7 @@ mod tests {
         tickets.set_keys(vec![TicketKey {
             epoch: 4,
             key: [9; 32],
+            made: ShardTime(0),
         }]);
         tickets
     }
@@ -196,7 +197,11 @@ mod tests {
         let ticket = tickets.issue(read(5), "ann", ShardTime(9)).unwrap();
         let old = tickets.prove(&ticket.right, "ann", &chunk).unwrap();
         let keys = [(4, [9; 32]), (5, [8; 32])];
-        tickets.set_keys(keys.map(|(epoch, key)| TicketKey { epoch, key }).into());
+        tickets.set_keys(keys.map(|(epoch, key)| TicketKey {
+            epoch,
+            key,
+            made: ShardTime(0),
+        }).into());
         let young = tickets.prove(&ticket.right, "ann", &chunk).unwrap();
         assert_ne!(old, young);
         tickets
@@ -227,6 +232,7 @@ mod tests {
         tickets.set_keys(vec![TicketKey {
             epoch: 5,
             key: [8; 32],
+            made: ShardTime(0),
         }]);
         assert!(
             tickets

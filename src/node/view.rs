@@ -5,7 +5,9 @@ use super::tickets::Tickets;
 use crate::codec;
 use crate::env::{Env, OpenMode};
 use crate::error::{Error, Result};
-use crate::proto::{ClusterView, GroupPlace, NodeAddress, NodeInfo, NodeState, RingEpoch, RingMember};
+use crate::proto::{
+    ClusterView, GroupPlace, NodeAddress, NodeInfo, NodeState, RingEpoch, RingMember,
+};
 use crate::ring::{self, OpenEpochs, Ring};
 use crate::root::TicketKey;
 use crate::types::{GroupId, NodeId, ShardTime};
@@ -34,7 +36,10 @@ pub struct View {
 
 impl View {
     pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
-        let at = self.cluster.nodes.binary_search_by_key(&id, |node| node.node);
+        let at = self
+            .cluster
+            .nodes
+            .binary_search_by_key(&id, |node| node.node);
         at.ok().map(|at| &self.cluster.nodes[at])
     }
 
@@ -45,7 +50,9 @@ impl View {
     }
 
     pub fn address(&self, id: NodeId) -> Option<NodeAddress> {
-        let node = self.node(id).filter(|node| node.state != NodeState::Removed)?;
+        let node = self
+            .node(id)
+            .filter(|node| node.state != NodeState::Removed)?;
         Some(NodeAddress {
             node: id,
             address: node.address.clone(),
@@ -185,13 +192,23 @@ pub async fn save(env: &Env, path: &Path, view: &ClusterView) -> Result<()> {
         let temporary = &temporary;
         move |e: std::io::Error| Error::io(verb, temporary, &e)
     };
-    if env.disk.exists(&temporary).await.map_err(failed("look for"))? {
-        env.disk.remove(&temporary).await.map_err(failed("remove"))?;
+    if env
+        .disk
+        .exists(&temporary)
+        .await
+        .map_err(failed("look for"))?
+    {
+        env.disk
+            .remove(&temporary)
+            .await
+            .map_err(failed("remove"))?;
     }
     let opened = env.disk.open(&temporary, OpenMode::CreateNew).await;
     let file = opened.map_err(failed("create"))?;
     let bytes = sealed(view);
-    file.write_sync(0, vec![bytes]).await.map_err(failed("write"))?;
+    file.write_sync(0, vec![bytes])
+        .await
+        .map_err(failed("write"))?;
     let renamed = env.disk.rename(&temporary, path).await;
     renamed.map_err(failed("rename"))?;
     let dir = path.parent().unwrap_or(Path::new("."));

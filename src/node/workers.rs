@@ -42,7 +42,10 @@ pub(super) fn start(node: &Arc<Node>) {
     spawn.spawn("fold", Box::pin(fold_loop(node.clone())));
     spawn.spawn("chores", Box::pin(chores_loop(node.clone())));
     spawn.spawn("heartbeat", Box::pin(super::beat::run(node.clone())));
-    spawn.spawn("root group's work", Box::pin(super::root_work::run(node.clone())));
+    spawn.spawn(
+        "root group's work",
+        Box::pin(super::root_work::run(node.clone())),
+    );
     spawn.spawn("members", Box::pin(super::membership::run(node.clone())));
     spawn.spawn("identity", Box::pin(super::identity::run(node.clone())));
     spawn.spawn("repairs", Box::pin(super::repairs::run(node.clone())));
@@ -229,10 +232,7 @@ impl Chores {
         if self.next_due.is_none() {
             self.next_due = look(shard, next_due).await?;
         }
-        if self
-            .next_due
-            .is_none_or(|due| due > shard.proposer.time())
-        {
+        if self.next_due.is_none_or(|due| due > shard.proposer.time()) {
             return Ok(());
         }
         let records = CLEANUP_BATCH_DEFAULT as u32;
@@ -298,7 +298,8 @@ async fn trim_changes(shard: &Arc<Group>) -> Result<()> {
         let Some(upto) = look(shard, due).await? else {
             return Ok(());
         };
-        shard.proposer
+        shard
+            .proposer
             .chore(Chore::TrimChanges { upto, rows: ROWS })
             .await?;
         tokio::time::sleep(FOLD_LOOK).await;

@@ -13,9 +13,7 @@ use super::join::{JoinAnswer, JoinRequest};
 use crate::codec;
 use crate::error::Error;
 use crate::limits::{HAVE_HASHES_MAX, RAFT_MESSAGES_MAX};
-use crate::types::{
-    ChunkHash, ClusterId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, ShardTime,
-};
+use crate::types::{ChunkHash, ClusterId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, ShardTime};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -24,9 +22,7 @@ pub enum PeerCall {
     /// First on each connection: which life of the node speaks.
     Meet(Life),
     /// Messages of replicas here to replicas there; answered in order.
-    Raft(
-        #[serde(deserialize_with = "codec::at_most::<_, _, RAFT_MESSAGES_MAX>")] Vec<RaftMessage>,
-    ),
+    Raft(#[serde(deserialize_with = "codec::at_most::<_, _, RAFT_MESSAGES_MAX>")] Vec<RaftMessage>),
     /// The state of a group for a replica there; so many raw bytes follow.
     Image {
         group: GroupId,

@@ -330,8 +330,10 @@ impl Root<'_> {
     fn known_node(&self, id: NodeId) -> Result<Result<NodeInfo, Error>> {
         Ok(match node(self.view, id)? {
             Some(info) => Ok(info),
-            None => Err(Error::not_found(format!("there is no node {id}"))
-                .hint("`dfs node ls` lists them")),
+            None => {
+                Err(Error::not_found(format!("there is no node {id}"))
+                    .hint("`dfs node ls` lists them"))
+            }
         })
     }
 

@@ -59,4 +59,3 @@ impl SlotRead for Staged<'_> {
         Ok(())
     }
 }
-

@@ -197,7 +197,10 @@ fn a_removed_node_stays_removed() {
 fn the_last_administrator_stays_and_a_removed_user_is_let_in_no_more() {
     let mut records = Records::founded();
     let remove = |name: &str| RootCommand::RemoveUser(name.into());
-    assert_eq!(records.now(remove("admin")).unwrap_err().code, Code::Conflict);
+    assert_eq!(
+        records.now(remove("admin")).unwrap_err().code,
+        Code::Conflict
+    );
     records.now(token(2, ann(true))).unwrap();
     records.now(spend(2, 1, None)).unwrap();
     records.now(remove("admin")).unwrap();
@@ -258,7 +261,9 @@ fn eight_epochs_are_open_at_most_and_the_newest_always() {
 fn a_refused_command_changes_nothing_but_the_time() {
     let mut records = Records::founded();
     let before = view(&records).unwrap();
-    records.at(50, RootCommand::RemoveUser("bob".into())).unwrap_err();
+    records
+        .at(50, RootCommand::RemoveUser("bob".into()))
+        .unwrap_err();
     let after = view(&records).unwrap();
     assert_eq!(after.time, ShardTime(50));
     assert_eq!(after.version, before.version);

@@ -57,7 +57,10 @@ pub const HOLD_MS: u64 = 20_000;
 /// The answer to a request that was not executed because of [`HOLD_MS`]; it may be sent again as
 /// it is.
 pub fn too_late() -> Error {
-    Error::new(Code::Busy, "the request waited too long after its chunks were looked for")
+    Error::new(
+        Code::Busy,
+        "the request waited too long after its chunks were looked for",
+    )
 }
 
 /// True for [`too_late`]: nothing was executed and nothing kept of it.

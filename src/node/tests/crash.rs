@@ -38,7 +38,7 @@ pub struct Reference {
 }
 
 fn picture(life: &Life) -> Picture {
-    Picture::of(&life.node.shard.machine.view().unwrap())
+    Picture::of(&life.shard().machine.view().unwrap())
 }
 
 pub fn reference() -> Reference {

@@ -148,7 +148,7 @@ fn a_disk_without_space_refuses_new_data_and_takes_deletions() {
         disk.set_limit(None);
         life.node.look_at_space().await;
         ask(&life, &mut client, new("/c")).await.unwrap();
-        let picture = Picture::of(&life.node.shard.machine.view().unwrap());
+        let picture = Picture::of(&life.shard().machine.view().unwrap());
         assert_eq!(picture.entries.into_keys().collect::<Vec<_>>(), ["/", "/c"]);
         all_is_readable(&life, "space has returned").await;
         life.checked();
@@ -191,7 +191,7 @@ fn a_fold_without_space_is_done_later_and_loses_nothing() {
             life.node.fold_and_compact().await.unwrap();
             put_chunk(&life, &sample(1, 40_000)).await.unwrap();
             ask(&life, &mut client, new("/more")).await.unwrap();
-            let picture = Picture::of(&life.node.shard.machine.view().unwrap());
+            let picture = Picture::of(&life.shard().machine.view().unwrap());
             assert_eq!(
                 picture.entries.into_keys().collect::<Vec<_>>(),
                 ["/", "/more", "/new"]

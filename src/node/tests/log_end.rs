@@ -17,7 +17,7 @@ fn file(at: &str, text: &str) -> Vec<Op> {
 }
 
 fn has(life: &Life, at: &str) -> bool {
-    Picture::of(&life.node.shard.machine.view().unwrap())
+    Picture::of(&life.shard().machine.view().unwrap())
         .entries
         .contains_key(at)
 }

@@ -13,21 +13,24 @@ mod script;
 
 use super::Node;
 use super::core::{Bases, Core, CoreOptions, FirstStart, Who};
-use super::serve::Alone;
+use super::group::{Group, RootGroup};
+use super::identity::Identity;
 use super::service::Caller;
+use crate::cluster::{Authority, Seal, Validity};
 use crate::env::sim::{self, SimDisk, SimHandles};
 use crate::env::{Env, OpenMode};
 use crate::error::{Error, Result};
 use crate::limits::SESSION_HORIZON_MS;
+use crate::root::CaRecord;
 use crate::shard::records::Settings;
 use crate::store::chunks::ChunkOptions;
 use crate::store::overlay::FoldOptions;
 use crate::store::wal::WalOptions;
-use crate::types::{ClusterId, NodeId};
+use crate::types::{ClusterId, Credentials, GroupId, NodeId, Subject, WallTime};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -36,6 +39,28 @@ const DIR: &str = "/node";
 const SEGMENT_BYTES: u64 = 16 << 10;
 /// Of the shard, and of every full chunk here.
 const CHUNK_BYTES: usize = 4_096;
+
+const CLUSTER: ClusterId = ClusterId([3; 16]);
+/// A group of one elects itself after one election timeout.
+const LEADER_WITHIN: Duration = Duration::from_secs(30);
+
+/// The only node's certificate, the key that opens the CA, and the CA's record.
+fn papers() -> &'static (Credentials, Seal, CaRecord) {
+    static PAPERS: OnceLock<(Credentials, Seal, CaRecord)> = OnceLock::new();
+    PAPERS.get_or_init(|| {
+        let rng = sim::SeededRng::new(1);
+        let validity = Validity::days(WallTime(1_790_000_000_000), 3_650);
+        let authority = Authority::create(&rng, CLUSTER, validity).unwrap();
+        let node = Subject::Node(NodeId(1));
+        let credentials = authority.issue(&rng, &node, 1, validity, &[]).unwrap();
+        let seal = Seal::create(&rng);
+        let ca = CaRecord {
+            certificate: authority.certificate().to_vec().into(),
+            sealed: seal.seal(&rng, &authority).into(),
+        };
+        (credentials, seal, ca)
+    })
+}
 
 /// Runs on a current-thread runtime of its own whose time moves only when all wait. Whatever it
 /// started ends with it, as with a process.
@@ -144,9 +169,13 @@ impl Stores {
             env.disk.create_dir(dir).await.map_err(failed)?;
         }
         let made = first.then(|| FirstStart {
-            cluster: ClusterId([3; 16]),
+            cluster: CLUSTER,
             node: NodeId(1),
             settings: settings(),
+            ca: papers().2.clone(),
+            zone: String::new(),
+            rack: String::new(),
+            weight: 1,
         });
         let bases = Bases {
             meta: handles.base(&dir.join("meta")),
@@ -183,24 +212,42 @@ impl Life {
             core,
             fatal,
         } = stores;
-        let runtime = Handle::current();
-        let groups = core
-            .start_groups(&env, env.clone(), &runtime, Arc::new(Alone))
-            .await?;
+        let (credentials, seal, _) = papers();
+        let told = fatal.clone();
         let who = Who {
             id: NodeId(1),
-            cluster: ClusterId([3; 16]),
+            cluster: CLUSTER,
             address: "node:1".into(),
             zone: String::new(),
             rack: String::new(),
+            weight: 1,
             data: DIR.into(),
+            identity: Identity::in_memory(credentials.clone(), Some(seal.clone())),
+            nodes: Vec::new(),
+            offline_after: Duration::from_secs(30),
+            on_end: Arc::new(move |error| told.lock().push(error.to_string())),
         };
-        let node = core.into_node(&env, groups, who).await?;
-        Ok(Life {
+        let runtime = Handle::current();
+        let node = core.into_node(&env, env.clone(), &runtime, who).await?;
+        let life = Life {
             node,
             handles,
             fatal,
-        })
+        };
+        for raft in [&life.root().raft, &life.shard().raft] {
+            raft.wait_leader(LEADER_WITHIN).await?;
+        }
+        life.shard().learn_time().await?;
+        life.node.register().await?;
+        Ok(life)
+    }
+
+    fn root(&self) -> Arc<RootGroup> {
+        self.node.groups.root().unwrap()
+    }
+
+    fn shard(&self) -> Arc<Group> {
+        self.node.groups.shard(GroupId::FIRST).unwrap()
     }
 
     /// No task panicked, and nothing that should end the process happened.

@@ -37,7 +37,8 @@ async fn cut_while_the_log_syncs(seed: u64) -> SimDisk {
         Bytes::from_static(b"\xf0key"),
         Some(Bytes::from_static(b"value")),
     );
-    store.publish(GROUP, mark, vec![change]);
+    let replica = (GROUP, record.replica);
+    store.publish(replica, mark, vec![change]).unwrap();
     let cut = async {
         tokio::time::sleep(Duration::from_millis(10)).await;
         disk.power_off();

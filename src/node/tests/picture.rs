@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::proto::EntryView;
 use crate::shard::read::{self, ListQuery, Listing};
 use crate::store::SlotRead;
-use crate::types::{ChunkHash, Content, ContentId, DfsPath, FileAttrs, Inode, Revision};
+use crate::types::{ChunkHash, Content, ContentId, DfsPath, FileAttrs, GroupId, Inode, Revision};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The tree with all versions, without times, totals and numbers of contents.
@@ -102,7 +102,16 @@ pub async fn all_is_readable(life: &Life, what: &str) {
     let node = &life.node;
     let report = node.fsck(DfsPath::root(), true).await.unwrap();
     assert_eq!(report.problems, Vec::<String>::new(), "{what}");
-    let wanted = wanted(&node.shard.machine.view().unwrap(), what);
+    let wanted = wanted(
+        &node
+            .groups
+            .shard(GroupId::FIRST)
+            .unwrap()
+            .machine
+            .view()
+            .unwrap(),
+        what,
+    );
     for (hash, len) in wanted {
         let bytes = node.chunks.read(hash, 0, u64::from(len)).await;
         assert_eq!(ChunkHash::of(&bytes.unwrap()), hash, "{what}");

@@ -10,7 +10,7 @@ use crate::proto::Answer;
 use crate::shard::command::{Chore, Op, Request};
 use crate::shard::records::Outcome;
 use crate::types::{
-    ChunkHash, ContentId, GroupId, Inode, Lane, OpSeq, Precondition, Revision, SessionId,
+    Ack, ChunkHash, ContentId, GroupId, Inode, Lane, OpSeq, Precondition, Revision, SessionId,
     ShardTime, UploadId,
 };
 use bytes::Bytes;
@@ -44,12 +44,12 @@ pub async fn send(life: &Life, request: &Request) -> Result<Vec<Outcome>> {
     loop {
         let answer = life
             .node
-            .mutate(&ann(), GroupId::FIRST.0, &codec::encode(request))
+            .mutate(&ann(), GroupId::FIRST.0, &codec::encode(request), Ack::All)
             .await;
         match answer {
             Ok(Answer::Mutated { outcomes, .. }) => return codec::decode(&outcomes),
             Ok(other) => panic!("{other:?}"),
-            Err(error) if error.code == Code::Busy => {
+            Err(error) if error.code.is_retryable() => {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             Err(error) => return Err(error),
@@ -121,8 +121,8 @@ impl Client {
             }
             Step::Fold => life.node.fold_and_compact().await,
             Step::Compact => {
-                life.node.root.raft.compact().await?;
-                life.node.shard.raft.compact().await
+                life.root().raft.compact().await?;
+                life.shard().raft.compact().await
             }
             Step::Clean(now) => clean(life, *now).await,
         }
@@ -209,7 +209,7 @@ impl Client {
 
     /// Sees that the next numbers have not gone back.
     pub fn numbers_grow(&mut self, life: &Life) {
-        let view = life.node.shard.machine.view();
+        let view = life.shard().machine.view();
         // The power may have gone behind the last answer.
         let Ok(now) = view.and_then(|view| next_numbers(&view)) else {
             return;
@@ -226,7 +226,7 @@ impl Client {
     /// Every answered request that is its lane's last, sent again, gets the same answer and
     /// changes nothing.
     pub async fn repeat_answered(&self, life: &Life, what: &str) {
-        let before = Picture::of(&life.node.shard.machine.view().unwrap());
+        let before = Picture::of(&life.shard().machine.view().unwrap());
         for (lane, (request, outcomes)) in &self.last {
             let in_doubt = self.asked.contains_key(lane) && !self.answered.contains_key(lane);
             if !in_doubt {
@@ -234,7 +234,7 @@ impl Client {
                 assert_eq!(again, *outcomes, "{what}: lane {lane}");
             }
         }
-        let after = Picture::of(&life.node.shard.machine.view().unwrap());
+        let after = Picture::of(&life.shard().machine.view().unwrap());
         assert_eq!(
             after, before,
             "{what}: an answered request was executed again"
@@ -244,7 +244,7 @@ impl Client {
 
 async fn clean(life: &Life, now: bool) -> Result<()> {
     life.node.gc(now).await?;
-    let view = life.node.shard.machine.view()?;
+    let view = life.shard().machine.view()?;
     let old = Revision(crate::shard::read::header(&view)?.revision.0 / 2);
     drop(view);
     for chore in [
@@ -256,7 +256,7 @@ async fn clean(life: &Life, now: bool) -> Result<()> {
         Chore::ExpireLanes { lanes: 10 },
         Chore::TrimChanges { upto: old, rows: 5 },
     ] {
-        life.node.shard.proposer.chore(chore).await?;
+        life.shard().proposer.chore(chore).await?;
     }
     while life.node.store.remove_slice(&life.node.env).await? {}
     Ok(())

@@ -209,20 +209,24 @@ pub fn references(view: &dyn SlotRead, from: ChunkHash, rows: usize) -> Result<R
     let mut page = ReferencePage::default();
     let mut seen = 0;
     let end = keys::after(&keys::table(keys::REFERENCES));
-    view.scan(&keys::references_of(&from), end.as_deref(), &mut |key, row| {
-        let hash = keys::chunk_of_reference(key)
-            .ok_or_else(|| damaged("a chunk reference has too short a key"))?;
-        let known = page.chunks.last().is_some_and(|(last, _)| *last == hash);
-        if seen >= rows.max(1) && !known {
-            page.next = Some(hash);
-            return Ok(false);
-        }
-        seen += 1;
-        if !known {
-            let reference: Reference = decode(row)?;
-            page.chunks.push((hash, reference.len));
-        }
-        Ok(true)
-    })?;
+    view.scan(
+        &keys::references_of(&from),
+        end.as_deref(),
+        &mut |key, row| {
+            let hash = keys::chunk_of_reference(key)
+                .ok_or_else(|| damaged("a chunk reference has too short a key"))?;
+            let known = page.chunks.last().is_some_and(|(last, _)| *last == hash);
+            if seen >= rows.max(1) && !known {
+                page.next = Some(hash);
+                return Ok(false);
+            }
+            seen += 1;
+            if !known {
+                let reference: Reference = decode(row)?;
+                page.chunks.push((hash, reference.len));
+            }
+            Ok(true)
+        },
+    )?;
     Ok(page)
 }

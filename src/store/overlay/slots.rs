@@ -209,7 +209,9 @@ impl MetaStore {
     pub async fn remove_replica(&self, env: &Env, group: GroupId) -> Result<()> {
         let _no_fold = self.folding.lock().await;
         let Some((now, _)) = self.replica(group) else {
-            return Err(Error::not_found(format!("no replica of group {group} here")));
+            return Err(Error::not_found(format!(
+                "no replica of group {group} here"
+            )));
         };
         let mut ops = vec![put(now.slot, SlotState::Removing)];
         ops.extend(replicas::bury(group, now.replica));

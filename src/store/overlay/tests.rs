@@ -168,7 +168,7 @@ proptest! {
                             (vec![key].into(), value.map(|value| vec![value].into()))
                         })
                         .collect();
-                    meta.publish(GROUP, mark(index), changes);
+                    meta.publish(REPLICA, mark(index), changes).unwrap();
                 }
                 Step::View => views.push((meta.view(Slot(1)).unwrap(), now.clone())),
                 Step::DropView(at) if !views.is_empty() => {
@@ -269,7 +269,7 @@ fn bytes_return_to_zero_after_a_fold_and_overwrites_coalesce() {
     meta.add_replica(replica(1, 1), vec![]);
     for index in 2..1000 {
         meta.publish(
-            GROUP,
+            REPLICA,
             mark(index),
             vec![(b"hot".as_slice().into(), Some("v".into()))],
         );
@@ -321,7 +321,7 @@ async fn an_image_replaces_a_replica_and_its_old_slot_goes() {
     fold(&meta);
     // Still in memory when the image comes.
     meta.publish(
-        GROUP,
+        REPLICA,
         mark(3),
         vec![(b"newer".as_slice().into(), Some("state".into()))],
     );
