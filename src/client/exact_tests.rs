@@ -1,7 +1,7 @@
 //! The client against a node in memory: requests that are sent again, files that are not what
 //! they were, uploads that take long.
 
-use super::testing::{CHUNK, INLINE, TestNode};
+use super::testing::{CHUNK, INLINE, TestCluster};
 use super::tests::{bytes, cat, get, path, put};
 use super::{Client, GetOptions, NoProgress, OpIds, Overwrite, PutOptions};
 use crate::error::{Code, Error};
@@ -29,7 +29,7 @@ fn named_in(error: &Error) -> String {
 
 /// Gives its bytes after another file was put in place of the one that was there.
 struct Meddling<'a> {
-    node: &'a TestNode,
+    node: &'a TestCluster,
     data: &'a [u8],
     done: bool,
 }
@@ -42,7 +42,7 @@ impl AsyncRead for Meddling<'_> {
     ) -> Poll<std::io::Result<()>> {
         if !self.done {
             self.done = true;
-            let mut state = self.node.0.lock();
+            let mut state = self.node.state();
             state.shard.op(testing::remove("/d/f", Removal::File));
             state.shard.put("/d/f", "theirs", Precondition::Absent);
         }
@@ -56,7 +56,7 @@ impl AsyncRead for Meddling<'_> {
 
 #[tokio::test(start_paused = true)]
 async fn an_overwrite_does_not_take_a_file_put_anew_for_the_one_it_read() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     for size in [INLINE, 3 * CHUNK] {
         let first = put(&client, b"mine", "/d/f", &PutOptions::default()).await;
@@ -87,7 +87,7 @@ async fn an_overwrite_does_not_take_a_file_put_anew_for_the_one_it_read() {
 
 #[tokio::test(start_paused = true)]
 async fn pages_of_another_content_are_not_taken_for_ours() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let dir = tempfile::tempdir().unwrap();
     let local = dir.path().join("local");
     let state_dir = dir.path().join("state");
@@ -126,7 +126,7 @@ async fn pages_of_another_content_are_not_taken_for_ours() {
 
 #[tokio::test(start_paused = true)]
 async fn genuine_chunks_at_wrong_places_are_not_the_file() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let data = bytes(5 * CHUNK + 3, 5);
     let options = PutOptions::default();
@@ -152,7 +152,7 @@ async fn mkdir(client: &Client, at: &str, ids: &OpIds) -> Result<super::Changed,
 
 #[tokio::test(start_paused = true)]
 async fn an_automatic_name_given_back_is_the_same_request() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     node.faults(|faults| faults.lost_replies = u32::MAX);
     let open = mkdir(&client, "/d/a", &OpIds::Automatic).await.unwrap_err();
@@ -168,7 +168,7 @@ async fn an_automatic_name_given_back_is_the_same_request() {
 
     // One that the shard may have forgotten is not executed.
     {
-        let mut state = node.0.lock();
+        let mut state = node.state();
         state.shard.time += 2 * crate::limits::SESSION_HORIZON_MS;
         let tick = state.shard.proposal(Vec::new(), Vec::new());
         state.shard.command(&tick);
@@ -187,7 +187,7 @@ async fn an_automatic_name_given_back_is_the_same_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_put_that_failed_half_way_is_done_under_its_id() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let data = bytes(5 * CHUNK, 1);
     node.faults(|faults| faults.full = true);
@@ -204,7 +204,7 @@ async fn a_put_that_failed_half_way_is_done_under_its_id() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_goes_on_after_its_ticket_was_refused() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let data = bytes(20 * CHUNK, 1);
     node.faults(|faults| faults.chunks_until_new_key = Some(7));
@@ -217,7 +217,7 @@ async fn an_upload_goes_on_after_its_ticket_was_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_upload_keeps_its_reservation() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let data = bytes(6 * CHUNK, 1);
     let (mut writer, mut reader) = tokio::io::duplex(data.len());
@@ -238,7 +238,7 @@ async fn a_slow_upload_keeps_its_reservation() {
     );
     assert_eq!(stored.unwrap().hash, ChunkHash::of(&data));
     let uploads = crate::shard::keys::table(crate::shard::keys::UPLOADS);
-    let state = node.0.lock();
+    let state = node.state();
     assert!(
         !state
             .shard

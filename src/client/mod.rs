@@ -39,12 +39,16 @@ mod download;
 mod endpoints;
 #[cfg(test)]
 mod exact_tests;
+#[cfg(test)]
+mod leader_tests;
 mod link;
 mod list;
 mod local;
 mod manifest;
 mod opid;
 mod options;
+#[cfg(test)]
+mod owner_tests;
 mod owners;
 mod progress;
 mod reads;

@@ -1,6 +1,6 @@
 //! The client against a node in memory: exactly once, resume, windows, preconditions.
 
-use super::testing::{CHUNK, INLINE, TestNode};
+use super::testing::{CHUNK, INLINE, TestCluster};
 use super::{
     Client, GetOptions, GetReport, ListOptions, NoProgress, OpIds, OpState, Overwrite, Progress,
     PutOptions, PutReport,
@@ -75,7 +75,7 @@ pub(super) async fn get(client: &Client, from: &str, to: &Path) -> Result<GetRep
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_reply_is_asked_for_again_and_nothing_happens_twice() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     node.faults(|faults| {
         faults.lost_replies = 2;
@@ -91,7 +91,7 @@ async fn a_lost_reply_is_asked_for_again_and_nothing_happens_twice() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outcome_left_open_says_so_and_can_be_asked_for() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     node.faults(|faults| faults.lost_replies = u32::MAX);
     let error = client.mkdir(path("/d/a"), 0o755, false, &OpIds::Automatic);
@@ -115,7 +115,7 @@ async fn an_outcome_left_open_says_so_and_can_be_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_given_id_is_applied_once_whoever_sends_it() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let (one, two) = (node.client(None).await, node.client(None).await);
     let ids = OpIds::Given("backup-7".into());
     let first = one.mkdir(path("/d/a"), 0o755, false, &ids).await.unwrap();
@@ -145,7 +145,7 @@ async fn a_given_id_is_applied_once_whoever_sends_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_the_shard_forgot_is_replaced() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     client
         .mkdir(path("/d/a"), 0o755, false, &OpIds::Automatic)
@@ -153,7 +153,7 @@ async fn a_session_that_the_shard_forgot_is_replaced() {
         .unwrap();
     // Two hours of shard time pass that the client's clock does not see.
     {
-        let mut state = node.0.lock();
+        let mut state = node.state();
         state.shard.time += 2 * crate::limits::SESSION_HORIZON_MS;
         let tick = state.shard.proposal(Vec::new(), Vec::new());
         state.shard.command(&tick);
@@ -170,7 +170,7 @@ async fn a_session_that_the_shard_forgot_is_replaced() {
 
 #[tokio::test(start_paused = true)]
 async fn contents_of_every_shape_come_back_as_they_went() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let dir = tempfile::tempdir().unwrap();
     let sizes = [
@@ -227,7 +227,7 @@ async fn contents_of_every_shape_come_back_as_they_went() {
 
 #[tokio::test(start_paused = true)]
 async fn more_chunks_than_a_manifest_page() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let data = bytes(1_030 * CHUNK + 5, 3);
     let report = put(&client, &data, "/d/big", &PutOptions::default())
@@ -251,7 +251,7 @@ async fn more_chunks_than_a_manifest_page() {
 
 #[tokio::test(start_paused = true)]
 async fn ranges_beyond_the_end_name_the_size() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     put(&client, &bytes(50, 1), "/d/f", &PutOptions::default())
         .await
@@ -267,7 +267,7 @@ async fn ranges_beyond_the_end_name_the_size() {
 
 #[tokio::test(start_paused = true)]
 async fn broken_streams_are_sent_and_read_again() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let data = bytes(10 * CHUNK, 5);
     node.faults(|faults| faults.cut_streams = 4);
@@ -286,7 +286,7 @@ async fn broken_streams_are_sent_and_read_again() {
 
 #[tokio::test(start_paused = true)]
 async fn bytes_that_never_match_are_not_given() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     put(
         &client,
@@ -309,7 +309,7 @@ async fn bytes_that_never_match_are_not_given() {
 
 #[tokio::test(start_paused = true)]
 async fn damage_found_in_the_middle_of_a_chunk_is_said_to_be_damage() {
-    let node = TestNode::with_chunks_of(2 << 20);
+    let node = TestCluster::of(1, 2 << 20);
     let client = node.client(None).await;
     let data = bytes(3 << 20, 5);
     let options = PutOptions::default();
@@ -326,7 +326,7 @@ async fn damage_found_in_the_middle_of_a_chunk_is_said_to_be_damage() {
 
 #[tokio::test(start_paused = true)]
 async fn unchanged_chunks_do_not_travel_again() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let mut data = bytes(100 * CHUNK, 5);
     put(&client, &data, "/d/f", &PutOptions::default())
@@ -357,7 +357,7 @@ async fn unchanged_chunks_do_not_travel_again() {
 
 #[tokio::test(start_paused = true)]
 async fn an_interrupted_put_sends_only_what_is_missing() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let dir = tempfile::tempdir().unwrap();
     let local = dir.path().join("local");
     let data = bytes(40 * CHUNK, 9);
@@ -403,7 +403,7 @@ async fn an_interrupted_put_sends_only_what_is_missing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_interrupted_get_fetches_only_what_is_missing() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let data = bytes(20 * CHUNK, 4);
     put(&client, &data, "/d/f", &PutOptions::default())
@@ -413,10 +413,10 @@ async fn an_interrupted_get_fetches_only_what_is_missing() {
     let out = dir.path().join("f");
     // One chunk is missing at the node for a while.
     let lost = ChunkHash::of(&data[(19 * CHUNK) as usize..]);
-    let kept = node.0.lock().chunks.remove(&lost).unwrap();
+    let kept = node.state().chunks().remove(&lost).unwrap();
     assert!(get(&client, "/d/f", &out).await.is_err());
     assert!(!out.exists());
-    node.0.lock().chunks.insert(lost, kept);
+    node.state().chunks().insert(lost, kept);
     node.counts();
     let report = get(&client, "/d/f", &out).await.unwrap();
     assert!(report.kept_bytes > 0, "{report:?}");
@@ -430,7 +430,7 @@ async fn an_interrupted_get_fetches_only_what_is_missing() {
 
 #[tokio::test(start_paused = true)]
 async fn preconditions_protect_what_was_not_seen() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let with = |overwrite| PutOptions {
         overwrite,
@@ -461,7 +461,7 @@ async fn preconditions_protect_what_was_not_seen() {
 
 #[tokio::test(start_paused = true)]
 async fn a_file_that_changes_while_it_is_put_is_not_stored() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let dir = tempfile::tempdir().unwrap();
     let local = dir.path().join("local");
@@ -487,7 +487,7 @@ async fn a_file_that_changes_while_it_is_put_is_not_stored() {
     );
     // The reservation was given up: there is nothing to clean up later.
     let uploads = crate::shard::keys::table(crate::shard::keys::UPLOADS);
-    let state = node.0.lock();
+    let state = node.state();
     assert!(
         !state
             .shard
@@ -500,7 +500,7 @@ async fn a_file_that_changes_while_it_is_put_is_not_stored() {
 
 #[tokio::test(start_paused = true)]
 async fn listings_are_paged_and_limited() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let ops = (0..30).map(|i| Op::Mkdir {
         path: path(&format!("/d/n{i:02}")).clone(),
@@ -543,7 +543,7 @@ async fn listings_are_paged_and_limited() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tree_goes_there_and_back_and_failures_do_not_stop_it() {
-    let node = TestNode::new();
+    let node = TestCluster::one();
     let client = node.client(None).await;
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");

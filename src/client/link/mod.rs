@@ -156,6 +156,11 @@ impl Link {
         known.into_iter().map(|(_, node)| node).collect()
     }
 
+    #[cfg(test)]
+    pub(crate) fn open_connections(&self) -> usize {
+        self.state.lock().peers.open_count()
+    }
+
     fn learn(&self, hello: &WhoAmI, address: SocketAddr) {
         let now = self.env.clock.now();
         let mut state = self.state.lock();

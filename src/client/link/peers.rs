@@ -133,8 +133,7 @@ impl Peers {
 
     /// Keeps a new connection; one that was there before stays if it works.
     pub(super) fn adopt(&mut self, live: Arc<Live>) -> Arc<Live> {
-        let open = self.peers.values().filter(|peer| peer.live().is_some());
-        if open.count() >= OPEN_MAX {
+        if self.open_count() >= OPEN_MAX {
             self.close_one();
         }
         let Some(peer) = self.entry(live.node) else {
@@ -148,6 +147,11 @@ impl Peers {
                 live
             }
         }
+    }
+
+    pub(super) fn open_count(&self) -> usize {
+        let peers = self.peers.values();
+        peers.filter(|peer| peer.live().is_some()).count()
     }
 
     /// Lets go of the connection that was not used for the longest time.
