@@ -197,11 +197,14 @@ mod tests {
         let ticket = tickets.issue(read(5), "ann", ShardTime(9)).unwrap();
         let old = tickets.prove(&ticket.right, "ann", &chunk).unwrap();
         let keys = [(4, [9; 32]), (5, [8; 32])];
-        tickets.set_keys(keys.map(|(epoch, key)| TicketKey {
-            epoch,
-            key,
-            made: ShardTime(0),
-        }).into());
+        tickets.set_keys(
+            keys.map(|(epoch, key)| TicketKey {
+                epoch,
+                key,
+                made: ShardTime(0),
+            })
+            .into(),
+        );
         let young = tickets.prove(&ticket.right, "ann", &chunk).unwrap();
         assert_ne!(old, young);
         tickets

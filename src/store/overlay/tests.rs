@@ -65,6 +65,7 @@ impl MetaBase for MapBase {
 }
 
 const GROUP: GroupId = GroupId(1);
+const REPLICA: (GroupId, ReplicaId) = (GROUP, ReplicaId(1));
 
 fn mark(index: u64) -> ReplicaMark {
     let position = LogPosition {
@@ -272,7 +273,8 @@ fn bytes_return_to_zero_after_a_fold_and_overwrites_coalesce() {
             REPLICA,
             mark(index),
             vec![(b"hot".as_slice().into(), Some("v".into()))],
-        );
+        )
+        .unwrap();
     }
     assert!(
         meta.active_bytes() < 1024,
@@ -324,7 +326,8 @@ async fn an_image_replaces_a_replica_and_its_old_slot_goes() {
         REPLICA,
         mark(3),
         vec![(b"newer".as_slice().into(), Some("state".into()))],
-    );
+    )
+    .unwrap();
     let now = meta.install_image(&env, &path, ReplicaId(2)).await.unwrap();
     assert_eq!((now.replica, &now.mark), (ReplicaId(2), &mark(77)));
     assert_eq!(all(&meta.view(now.slot).unwrap(), &[], None), held);
