@@ -5,7 +5,7 @@ use super::link::{Link, Live};
 use super::options::ConnectOptions;
 use super::retry::Retry;
 use super::sessions::Sessions;
-use super::wire::NetDial;
+use super::wire::{Bind, NetDial, OsSockets};
 use crate::codec;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
@@ -45,8 +45,17 @@ impl Client {
     /// `unavailable` names each address and why it failed; `denied` when every node refused the
     /// identity; `usage` for no or malformed endpoints.
     pub async fn connect(env: Env, options: ConnectOptions) -> Result<Client> {
+        Self::connect_over(env, options, Box::new(OsSockets)).await
+    }
+
+    /// [`Client::connect`] over any sockets.
+    pub(crate) async fn connect_over(
+        env: Env,
+        options: ConnectOptions,
+        sockets: Box<dyn Bind>,
+    ) -> Result<Client> {
         let targets = endpoints::parse_all(&options.endpoints)?;
-        let dialer = Box::new(NetDial::new(env.clone(), options.tls));
+        let dialer = Box::new(NetDial::new(env.clone(), options.tls, sockets));
         let core = Core {
             link: Link::new(env.clone(), dialer, targets),
             env,

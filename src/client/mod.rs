@@ -54,6 +54,8 @@ mod window;
 mod wire;
 
 pub use self::core::Client;
+#[cfg(test)]
+pub(crate) use wire::Bind;
 pub use list::Pages;
 pub use options::{ConnectOptions, GetOptions, ListOptions, OpIds, Overwrite, PutOptions};
 pub use progress::{NoProgress, Progress};

@@ -56,7 +56,12 @@ pub(super) struct CoreOptions {
     pub on_fatal: OnFatal,
     /// Go on without what a damaged last batch of the log held.
     pub accept_lost_tail: bool,
+    /// Ends the process with this status, except in tests.
+    pub exit: Exit,
 }
+
+/// See [`CoreOptions::exit`].
+pub(super) type Exit = Arc<dyn Fn(i32) + Send + Sync>;
 
 impl Default for CoreOptions {
     fn default() -> Self {
@@ -66,6 +71,7 @@ impl Default for CoreOptions {
             fold: FoldOptions::default(),
             on_fatal: Arc::new(|what, error| fail_stop(what, error)),
             accept_lost_tail: false,
+            exit: Arc::new(|status| std::process::exit(status)),
         }
     }
 }
@@ -86,6 +92,7 @@ pub(super) struct Core {
     pub store: Arc<MetaStore>,
     pub chunks: Arc<ChunkStore>,
     pub reserve: Reserve,
+    exit: Exit,
 }
 
 /// The groups of a node.
@@ -140,6 +147,7 @@ impl Core {
             store,
             chunks,
             reserve,
+            exit: options.exit,
         })
     }
 
@@ -209,6 +217,7 @@ impl Core {
             wal: self.wal,
             chunks: self.chunks,
             reserve: self.reserve,
+            exit: self.exit,
             low_space: Default::default(),
             stopping: Default::default(),
             root: groups.root,

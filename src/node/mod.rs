@@ -26,6 +26,8 @@ mod service;
 mod status;
 mod tail;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod tickets;
 mod workers;
@@ -62,6 +64,8 @@ pub(crate) struct Node {
     pub wal: Arc<Wal>,
     pub chunks: Arc<ChunkStore>,
     pub reserve: Reserve,
+    /// Ends the process with this status.
+    pub exit: core::Exit,
     /// Too little space for new data; deletes go on.
     pub low_space: AtomicBool,
     /// Told to stop: what ends from now on ends in order.

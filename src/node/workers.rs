@@ -81,7 +81,7 @@ fn watch_groups(node: &Arc<Node>) {
                 "dfs: group {group} has stopped ({error}); the node stops: see the log above for \
                  the cause, `dfs fsck` after a restart for damage"
             );
-            std::process::exit(i32::from(error.code.exit_status()));
+            (node.exit)(i32::from(error.code.exit_status()));
         };
         env.spawn.spawn("group watch", Box::pin(watch));
     }
