@@ -82,7 +82,7 @@ impl Cluster {
     pub fn new(shape: &Shape) -> Cluster {
         let trace = Trace::default();
         let network = Network::new(shape.seed ^ 0x6e65_7477, trace.clone());
-        let world = World::new(shape.seed, network, shape.nodes + shape.clients);
+        let world = World::new(network, shape.nodes + shape.clients);
         let rng = SeededRng::new(shape.seed ^ 0x6361);
         let cluster = ClusterId([7; 16]);
         let wall = wall_at_start();
@@ -122,10 +122,6 @@ impl Cluster {
 
     pub fn nodes(&self) -> usize {
         self.nodes.len()
-    }
-
-    pub fn host_of_client(&self, client: usize) -> HostId {
-        self.clients[client].host
     }
 
     /// A node's machine; it may run or not.

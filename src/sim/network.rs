@@ -79,6 +79,11 @@ impl Network {
         })))
     }
 
+    /// True time, as of the last step.
+    pub fn now(&self) -> Duration {
+        self.0.lock().now
+    }
+
     /// Changes the weather.
     pub fn change(&self, change: impl FnOnce(&mut Weather)) {
         change(&mut self.0.lock().weather);

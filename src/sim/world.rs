@@ -20,9 +20,6 @@ pub struct World {
     pub network: Network,
     now: Duration,
     hosts: Vec<Host>,
-    /// Whose draws the runtimes take.
-    #[cfg_attr(not(tokio_unstable), allow(dead_code))]
-    seed: u64,
 }
 
 struct Host {
@@ -35,7 +32,7 @@ struct Host {
 }
 
 impl World {
-    pub fn new(seed: u64, network: Network, hosts: usize) -> World {
+    pub fn new(network: Network, hosts: usize) -> World {
         let host = |_| Host {
             runtime: None,
             paused: false,
@@ -46,7 +43,6 @@ impl World {
             network,
             now: Duration::ZERO,
             hosts: (0..hosts).map(host).collect(),
-            seed,
         }
     }
 
@@ -65,12 +61,6 @@ impl World {
         self.kill(host);
         let mut builder = Builder::new_current_thread();
         builder.enable_time().start_paused(true);
-        #[cfg(tokio_unstable)]
-        {
-            self.seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
-            let seed = tokio::runtime::RngSeed::from_bytes(&self.seed.to_le_bytes());
-            builder.rng_seed(seed);
-        }
         let runtime = builder
             .build()
             .expect("a runtime without I/O asks nothing of the system");
@@ -96,10 +86,6 @@ impl World {
     /// Stops a process as SIGSTOP does, or lets it go on: its time has passed meanwhile.
     pub fn pause(&mut self, host: HostId, paused: bool) {
         self.hosts[host].paused = paused && self.is_running(host);
-    }
-
-    pub fn is_paused(&self, host: HostId) -> bool {
-        self.hosts[host].paused
     }
 
     /// A host's clocks and timers run by so many thousandths of true time from now on.
