@@ -35,5 +35,7 @@ pub mod raft;
 pub mod ring;
 pub mod root;
 pub mod shard;
+#[cfg(test)]
+mod sim;
 pub mod store;
 pub mod types;

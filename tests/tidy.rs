@@ -68,6 +68,12 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "sim",
+        &[
+            "node", "client", "shard", "net", "store", "cluster", "proto", "env", "error", "types",
+        ],
+    ),
+    (
         "fuzzing",
         &[
             "raft", "root", "shard", "store", "cluster", "proto", "env", "error", "limits",
@@ -135,7 +141,9 @@ fn module_of(path: &Path) -> String {
 /// Files that hold only tests, by name.
 fn is_test(path: &Path) -> bool {
     let name = path.to_str().unwrap();
-    name.contains("tests") || name.contains("testing") || name.contains("conformance")
+    ["tests", "testing", "conformance", "/src/sim/"]
+        .iter()
+        .any(|part| name.contains(part))
 }
 
 /// A file's text before its tests.

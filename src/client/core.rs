@@ -6,7 +6,7 @@ use super::options::ConnectOptions;
 use super::owners::OwnersDesk;
 use super::retry::{Pace, Retry};
 use super::sessions::Sessions;
-use super::wire::NetDial;
+use super::wire::{Bind, NetDial, OsSockets};
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::proto::WhoAmI;
@@ -42,8 +42,17 @@ impl Client {
     /// `unavailable` names each address and why it failed; `denied` when every node refused the
     /// identity; `usage` for no or malformed endpoints.
     pub async fn connect(env: Env, options: ConnectOptions) -> Result<Client> {
+        Self::connect_over(env, options, Box::new(OsSockets)).await
+    }
+
+    /// [`Client::connect`] over any sockets.
+    pub(crate) async fn connect_over(
+        env: Env,
+        options: ConnectOptions,
+        sockets: Box<dyn Bind>,
+    ) -> Result<Client> {
         let targets = endpoints::parse_all(&options.endpoints)?;
-        let dialer = Box::new(NetDial::new(env.clone(), options.tls));
+        let dialer = Box::new(NetDial::new(env.clone(), options.tls, sockets));
         let told = options.state_dir.as_deref().zip(options.cluster);
         let told = told.map(|(dir, cluster)| ToldFile::new(dir, cluster));
         let core = Core {

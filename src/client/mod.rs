@@ -71,3 +71,5 @@ pub use list::Pages;
 pub use options::{ConnectOptions, GetOptions, ListOptions, OpIds, Overwrite, PutOptions};
 pub use progress::{NoProgress, Progress};
 pub use report::{Changed, GetReport, Listing, OpState, Page, PutReport, TreeReport};
+#[cfg(test)]
+pub(crate) use wire::Bind;

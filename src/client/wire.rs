@@ -39,19 +39,36 @@ pub(crate) trait Bulk: Send {
     fn finish(&mut self) -> Result<()>;
 }
 
+/// Makes the client's own end of its connections.
+pub(crate) trait Bind: Send + Sync {
+    /// An endpoint that serves nothing, at `listen` or wherever there is room.
+    fn bind<'a>(&'a self, env: &'a Env, listen: SocketAddr) -> BoxFuture<'a, Result<Endpoint>>;
+}
+
+/// Sockets of the operating system.
+pub(crate) struct OsSockets;
+
+impl Bind for OsSockets {
+    fn bind<'a>(&'a self, env: &'a Env, listen: SocketAddr) -> BoxFuture<'a, Result<Endpoint>> {
+        Endpoint::bind(env, listen, None).boxed()
+    }
+}
+
 /// Dials over QUIC; one local socket for each address family, bound when first needed.
 pub(crate) struct NetDial {
     env: Env,
     tls: ClientTls,
+    sockets: Box<dyn Bind>,
     v4: OnceCell<Endpoint>,
     v6: OnceCell<Endpoint>,
 }
 
 impl NetDial {
-    pub(crate) fn new(env: Env, tls: ClientTls) -> Self {
+    pub(crate) fn new(env: Env, tls: ClientTls, sockets: Box<dyn Bind>) -> Self {
         NetDial {
             env,
             tls,
+            sockets,
             v4: OnceCell::new(),
             v6: OnceCell::new(),
         }
@@ -66,7 +83,7 @@ impl Dial for NetDial {
                 SocketAddr::V6(_) => (&self.v6, (Ipv6Addr::UNSPECIFIED, 0).into()),
             };
             let endpoint = cell
-                .get_or_try_init(|| Endpoint::bind(&self.env, listen, None))
+                .get_or_try_init(|| self.sockets.bind(&self.env, listen))
                 .await?;
             let connection = endpoint
                 .connect(to, ALPN_CLIENT, &self.tls, timeout)

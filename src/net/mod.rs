@@ -71,6 +71,8 @@ mod tests;
 pub use connection::Connection;
 pub use endpoint::Endpoint;
 pub use gate::{Gate, Refusal};
+#[cfg(test)]
+pub(crate) use runtime::PatientRuntime;
 pub use stream::{RecvHalf, SendHalf, Stream, arrival_max};
 pub use tls::{ClientTls, ServerTls};
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 /// Tokio's runtime with [`Patient`] tasks.
 #[derive(Debug)]
-pub(super) struct PatientRuntime;
+pub(crate) struct PatientRuntime;
 
 impl Runtime for PatientRuntime {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {

@@ -28,6 +28,25 @@ pub async fn enter(
     token: &JoinToken,
     what: JoinWhat,
 ) -> Result<(Credentials, Joined)> {
+    let v6 = |address: &String| address.starts_with('[');
+    let listen: SocketAddr = match addresses.iter().all(v6) {
+        true => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        false => (Ipv4Addr::UNSPECIFIED, 0).into(),
+    };
+    let endpoint = Endpoint::bind(env, listen, None).await?;
+    let entered = enter_over(env, &endpoint, addresses, token, what).await;
+    endpoint.close(Duration::ZERO).await;
+    entered
+}
+
+/// [`enter`] over an endpoint that is there.
+pub(super) async fn enter_over(
+    env: &Env,
+    endpoint: &Endpoint,
+    addresses: &[String],
+    token: &JoinToken,
+    what: JoinWhat,
+) -> Result<(Credentials, Joined)> {
     let kind = match &what {
         JoinWhat::Node { .. } => SubjectKind::Node,
         JoinWhat::User => SubjectKind::User,
@@ -48,7 +67,7 @@ pub async fn enter(
         }
         failures.clear();
         for address in addresses {
-            match ask(env, address, token.pin(), &frame).await {
+            match ask(env, endpoint, address, token.pin(), &frame).await {
                 Ok(joined) => {
                     if CaPin::of(&joined.ca) != token.pin() {
                         return Err(Error::new(
@@ -73,23 +92,20 @@ pub async fn enter(
     )
 }
 
-async fn ask(env: &Env, address: &str, pin: CaPin, frame: &[u8]) -> Result<Joined> {
+async fn ask(
+    env: &Env,
+    endpoint: &Endpoint,
+    address: &str,
+    pin: CaPin,
+    frame: &[u8],
+) -> Result<Joined> {
     let to = super::peers::resolve(env, address).await?;
-    let listen: SocketAddr = match to {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let endpoint = Endpoint::bind(env, listen, None).await?;
-    let asked = async {
-        let tls = ClientTls::pinned(pin)?;
-        let connection = endpoint.connect(to, ALPN_JOIN, &tls, ATTEMPT).await?;
-        let answer = connection.call(frame, ATTEMPT).await?;
-        match codec::decode(&answer)? {
-            JoinAnswer::Joined(joined) => Ok(joined),
-            JoinAnswer::Failed(error) => Err(error),
-        }
-    };
-    let answered = asked.await;
-    endpoint.close(Duration::ZERO).await;
-    answered
+    let tls = ClientTls::pinned(pin)?;
+    let connection = endpoint.connect(to, ALPN_JOIN, &tls, ATTEMPT).await?;
+    let answer = connection.call(frame, ATTEMPT).await;
+    connection.close();
+    match codec::decode(&answer?)? {
+        JoinAnswer::Joined(joined) => Ok(joined),
+        JoinAnswer::Failed(error) => Err(error),
+    }
 }

@@ -44,6 +44,8 @@ mod spool;
 mod status;
 mod tail;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod tickets;
 mod transport;

@@ -261,12 +261,12 @@ impl Node {
 /// Bound before the node is whole, so that a used port is reported before anything starts; calls
 /// that come too early are told so by a closed stream and tried again by the client.
 #[derive(Default)]
-struct Late {
+pub(super) struct Late {
     node: OnceLock<Arc<Node>>,
 }
 
 impl Late {
-    fn set(&self, node: Arc<Node>) {
+    pub(super) fn set(&self, node: Arc<Node>) {
         // Set once; a second call would have nothing to change.
         let _ = self.node.set(node);
     }

@@ -107,6 +107,7 @@ impl Client {
             resume,
         };
         let (manifest, moved) = tokio::select! {
+            biased;
             done = transfer.run(source) => done?,
             never = begun.keep() => match never {},
         };

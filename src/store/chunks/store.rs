@@ -299,10 +299,12 @@ impl ChunkStore {
 async fn flush_index(core: Arc<Core>, mut stop: watch::Receiver<()>) {
     loop {
         tokio::select! {
+            biased;
             _ = stop.changed() => return,
             () = core.index.dirty.notified() => {}
         }
         tokio::select! {
+            biased;
             _ = stop.changed() => return,
             () = tokio::time::sleep(core.options.index_after) => {}
         }
@@ -325,6 +327,7 @@ async fn compact_packs(
 ) {
     loop {
         tokio::select! {
+            biased;
             _ = stop.changed() => return,
             () = core.compaction.notified() => {}
         }

@@ -225,7 +225,7 @@ impl SimDisk {
     }
 
     /// Bytes that may still be written.
-    pub(in crate::env) fn available(&self) -> u64 {
+    pub fn available(&self) -> u64 {
         self.state.lock().space().available
     }
 }

@@ -1,0 +1,40 @@
+//! Panics of simulated code: in production the first ends the process, here each is a violation.
+
+use std::cell::RefCell;
+use std::sync::Once;
+
+thread_local! {
+    /// What this thread's panics said while somebody watches.
+    static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Watches this thread.
+pub struct Watch;
+
+impl Watch {
+    pub fn begin() -> Watch {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                let watched = SEEN.with_borrow_mut(|seen| match seen {
+                    Some(seen) => {
+                        seen.push(format!("panic: {panic}"));
+                        true
+                    }
+                    None => false,
+                });
+                if !watched {
+                    before(panic);
+                }
+            }));
+        });
+        SEEN.replace(Some(Vec::new()));
+        Watch
+    }
+
+    /// What was seen.
+    pub fn end(self) -> Vec<String> {
+        SEEN.take().unwrap_or_default()
+    }
+}
