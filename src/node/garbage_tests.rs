@@ -260,7 +260,7 @@ async fn no_referenced_chunk_is_lost_whatever_the_order() {
     }
     // Each kind of thing happened.
     let counts = format!("{removed} removed, {committed} committed, {refused} refused");
-    assert!(removed > 100 && committed > 500 && refused > 50, "{counts}");
+    assert!(removed > 50 && committed > 500 && refused > 50, "{counts}");
 }
 
 #[tokio::test(start_paused = true)]

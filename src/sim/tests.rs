@@ -5,7 +5,7 @@ use super::schedule::Size;
 use std::time::{Duration, Instant};
 
 const SMALL: Size = Size {
-    nodes: 1,
+    nodes: 3,
     clients: 3,
     work: Duration::from_secs(12),
 };
