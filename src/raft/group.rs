@@ -68,6 +68,8 @@ pub struct RaftGroup {
     pub(super) state: Arc<dyn StateMachine>,
     pub(super) spawn: Arc<dyn Spawn>,
     clock: Arc<dyn Clock>,
+    /// Held while this replica, as the leader, changes the members: one change at a time.
+    pub(super) changes: tokio::sync::Mutex<()>,
     /// Held while an image is taken: one at a time.
     pub(super) images: tokio::sync::Mutex<()>,
     /// Images that this replica sends.
@@ -145,6 +147,7 @@ impl RaftGroup {
             state,
             spawn: env.spawn,
             clock: env.clock,
+            changes: tokio::sync::Mutex::default(),
             images: tokio::sync::Mutex::default(),
             sends,
             laggards: Mutex::default(),

@@ -133,6 +133,17 @@ impl RaftGroup {
         members(&committed).at == now.at
     }
 
+    /// A removed leader leads a little longer, to tell the others; openraft would take changes
+    /// from it in that time and lose its footing.
+    fn is_removed(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let known = |members: &StoredMembership| members.get_node(&self.replica.0).is_some();
+        metrics.membership_config.log_id().is_some()
+            && !known(&metrics.membership_config)
+            && !known(&metrics.committed_membership_config)
+    }
+
     fn may_vote(&self, now: &Members, new: ReplicaId) -> Result<()> {
         if !now.learners.iter().any(|(id, _)| *id == new) {
             return Err(Error::not_found(format!(
@@ -160,6 +171,19 @@ impl RaftGroup {
     }
 
     async fn change<F: Future<Output = Written>>(&self, change: impl Fn() -> F) -> Result<()> {
+        let _only = self
+            .changes
+            .try_lock()
+            .map_err(|_| refusal::in_progress())?;
+        if self.is_removed() {
+            return Err(Error::new(
+                Code::Redirect,
+                format!(
+                    "replica {} gives the lead away: it was removed",
+                    self.replica
+                ),
+            ));
+        }
         let outcome = timeout(limits::REQUEST_TIMEOUT, self.confirmed(change)).await;
         match outcome {
             Ok(Ok(_)) => Ok(()),

@@ -40,9 +40,7 @@ pub(super) fn write(error: &RaftError<Types, ClientWriteError<Types>>) -> Error 
             Error::unavailable("the leader changed before the entry was applied").unknown_outcome()
         }
         RaftError::APIError(ClientWriteError::ChangeMembershipError(change)) => match change {
-            ChangeMembershipError::InProgress(_) => {
-                Error::new(Code::Busy, "another change of the members is under way")
-            }
+            ChangeMembershipError::InProgress(_) => in_progress(),
             ChangeMembershipError::LearnerNotFound(unknown) => Error::not_found(format!(
                 "replica {} is no member of the group",
                 unknown.node_id
@@ -63,6 +61,10 @@ pub(super) fn fatal(error: &Fatal<Types>) -> Error {
         Fatal::StorageError(e) => Error::unavailable(format!("the replica has stopped ({e})")),
         Fatal::Panicked => Error::unavailable("the replica has stopped (its task panicked)"),
     }
+}
+
+pub(super) fn in_progress() -> Error {
+    Error::new(Code::Busy, "another change of the members is under way")
 }
 
 pub(super) fn stopped() -> Error {
