@@ -219,7 +219,7 @@ impl Node {
             }
         }
         if !silent.is_empty() {
-            self.repairs.missed(&silent);
+            self.repairs.missed(silent);
         }
         if copies >= needed {
             let node = self.clone();
@@ -227,7 +227,7 @@ impl Node {
                 while let Some((other, done)) = waiting.next().await {
                     if let Err(error) = done {
                         tracing::debug!(node = %other, %hash, %error, "a copy is missing");
-                        node.repairs.missed(&[other]);
+                        node.repairs.missed([other]);
                     }
                 }
             };
@@ -380,7 +380,7 @@ impl Node {
                 (node, places, held)
             })
             .collect();
-        let mut first_error = None;
+        let (mut first_error, mut lacking) = (None, Vec::new());
         while let Some((node, places, held)) = questions.next().await {
             match held {
                 Ok(held) => {
@@ -388,6 +388,7 @@ impl Node {
                         let expected = wanted[at].1;
                         let fits = len.is_some() && (expected.is_none() || len == expected);
                         counts[at].copies += usize::from(fits);
+                        lacking.extend((!fits).then_some((at, node)));
                     }
                 }
                 Err(error) => {
@@ -396,6 +397,9 @@ impl Node {
                 }
             }
         }
+        // What others have and these have not is missing there.
+        let missing = lacking.into_iter().filter(|(at, _)| counts[*at].copies > 0);
+        self.repairs.missed(missing.map(|(_, node)| node));
         match first_error {
             Some(error) if counts.iter().all(|held| held.copies == 0) && !counts.is_empty() => {
                 Err(error)

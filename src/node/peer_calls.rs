@@ -119,6 +119,10 @@ impl Node {
                 let now = self.env.clock.now();
                 Ok(PeerAnswer::Repairs(self.repairs.view(self.id, now)))
             }
+            PeerCall::RepairNow => {
+                self.repairs.now();
+                Ok(PeerAnswer::Done)
+            }
             PeerCall::Scrub { now } => Ok(PeerAnswer::Scrub(self.scrub(now))),
             PeerCall::Gc => {
                 let node = self.clone();

@@ -21,6 +21,7 @@ use crate::types::{ChunkHash, Epoch, GroupId, NodeId};
 use futures::StreamExt;
 use futures::stream;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -43,6 +44,8 @@ const SURPLUS_PAGE: usize = 1_024;
 const FETCHES: usize = 4;
 /// One question.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A node is told that something is missing on it.
+const TELL_TIMEOUT: Duration = Duration::from_millis(500);
 /// A surplus copy stays so long after its last use.
 const SURPLUS_GRACE: Duration = Duration::from_secs(60);
 /// After a pass that left surplus copies because they were too young.
@@ -71,15 +74,15 @@ pub struct Repairs {
     progress: Mutex<Progress>,
     urgent: Mutex<Vec<ChunkHash>>,
     hinted: AtomicBool,
+    /// Nodes that are to look for what is missing on them.
+    to_tell: Mutex<BTreeSet<NodeId>>,
     wake: Notify,
 }
 
 impl Repairs {
-    /// Copies that belong on these nodes were not made.
-    pub fn missed(&self, nodes: &[NodeId]) {
-        if !nodes.is_empty() {
-            self.hinted.store(true, Ordering::Relaxed);
-        }
+    /// Copies that belong on these nodes were not made, or were not found there: they are told.
+    pub fn missed(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        self.to_tell.lock().extend(nodes);
     }
 
     /// A copy that belongs here was not there, or damaged.
@@ -124,7 +127,7 @@ impl Repairs {
 #[derive(Clone, PartialEq, Eq)]
 struct Terms {
     epoch: Epoch,
-    offline: std::collections::BTreeSet<NodeId>,
+    offline: BTreeSet<NodeId>,
 }
 
 impl Terms {
@@ -153,6 +156,7 @@ pub(super) async fn run(node: Arc<Node>) {
         // A hint wakes earlier.
         let _ = tokio::time::timeout(LOOK, node.repairs.wake.notified()).await;
         node.fetch_urgent().await;
+        node.tell_others().await;
         let now = node.env.clock.now();
         if node.repairs.hinted.swap(false, Ordering::Relaxed) {
             next = next.min(now + HINT_AFTER);
@@ -281,6 +285,22 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Tells other nodes that something is missing on them. One that is down looks by itself when
+    /// it is back.
+    async fn tell_others(self: &Arc<Self>) {
+        let nodes = std::mem::take(&mut *self.repairs.to_tell.lock());
+        for node in nodes {
+            if node == self.id {
+                self.repairs.now();
+                continue;
+            }
+            let told = self.peers.call(node, &PeerCall::RepairNow, TELL_TIMEOUT);
+            if told.await.is_err() && !self.views.now().is_down(node) {
+                self.repairs.to_tell.lock().insert(node);
+            }
+        }
     }
 
     /// Fetches what readers missed here.

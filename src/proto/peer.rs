@@ -102,6 +102,8 @@ pub enum PeerCall {
     },
     /// What this node knows of its share of chunks.
     Repairs,
+    /// A copy that belongs there may be missing: look.
+    RepairNow,
     Scrub {
         now: bool,
     },

@@ -8,13 +8,15 @@ use super::recorder::Recorder;
 use super::schedule::{self, Act, Schedule, Size};
 use super::workload::{Worker, path_in};
 use super::world::RATE_TRUE;
+use crate::env::Env;
 use crate::env::sim::{Fault, OpKind};
 use crate::error::Code;
-use crate::types::{DfsPath, ReadLevel};
+use crate::types::{DfsPath, GroupId, ReadLevel};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ const HEALED_MAX: Duration = Duration::from_secs(10);
 const WIND_DOWN: Duration = Duration::from_secs(40);
 /// Reading everything again takes no longer.
 const READING_MAX: Duration = Duration::from_secs(600);
+/// Everything that is missing somewhere is made again within this time.
+const CONVERGED_MAX: Duration = Duration::from_secs(120);
 /// How long a client tries one request.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Tasks of each client that work at once.
@@ -128,6 +132,7 @@ impl Run {
         }
         if healed_in < HEALED_MAX {
             self.read_everything();
+            self.compare_replicas();
         }
         healed_in
     }
@@ -296,12 +301,8 @@ impl Run {
             for directory in 0..directories {
                 read_directory(&mut worker, directory).await;
             }
-            match worker.client.fsck(&DfsPath::root(), true).await {
-                Ok(report) => report
-                    .problems
-                    .into_iter()
-                    .for_each(|problem| worker.recorder.violation(format!("fsck: {problem}"))),
-                Err(error) => worker.recorder.violation(format!("no fsck: {error}")),
+            for problem in converged(&worker, &connector.env).await {
+                worker.recorder.violation(format!("fsck: {problem}"));
             }
             *told.lock() = true;
         };
@@ -311,6 +312,33 @@ impl Run {
                 .push(format!("not all was read within {READING_MAX:?}"));
         }
         self.look_at_refusals();
+    }
+
+    /// Replicas that have applied the same entries have the same records.
+    fn compare_replicas(&mut self) {
+        let mut seen: BTreeMap<(GroupId, u64), (usize, u64)> = BTreeMap::new();
+        for node in 0..self.size.nodes {
+            let Some(states) = self.cluster.states(node) else {
+                continue;
+            };
+            let states = match states {
+                Ok(states) => states,
+                Err(error) => {
+                    let text = format!("node {node}: its records cannot be read ({error})");
+                    self.violations.push(text);
+                    continue;
+                }
+            };
+            for (group, index, hash) in states {
+                let (other, known) = *seen.entry((group, index)).or_insert((node, hash));
+                if known != hash {
+                    let text = format!(
+                        "group {group} at entry {index} is not the same on nodes {other} and {node}"
+                    );
+                    self.violations.push(text);
+                }
+            }
+        }
     }
 
     fn report(mut self, schedule: &Schedule, healed_in: Duration, panics: Vec<String>) -> Report {
@@ -344,6 +372,21 @@ impl Run {
             undecided,
             healed_in,
         }
+    }
+}
+
+/// What a check still finds when there was time to repair everything.
+async fn converged(worker: &Worker, env: &Env) -> Vec<String> {
+    let end = env.clock.now() + CONVERGED_MAX;
+    loop {
+        let problems = match worker.client.fsck(&DfsPath::root(), true).await {
+            Ok(report) => report.problems,
+            Err(error) => vec![format!("none: {error}")],
+        };
+        if problems.is_empty() || env.clock.now() >= end {
+            return problems;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
