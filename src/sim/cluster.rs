@@ -369,7 +369,8 @@ fn start_of(
         node: NodeId(number as u64 + 1),
         cluster,
         address,
-        first: first.then(settings),
+        // The others join it.
+        first: (first && number == 0).then(settings),
         sizes: sizes(shape),
         on_end: birth.on_end(),
     }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,8 +128,36 @@ impl Run {
         }
         if healed_in < HEALED_MAX {
             self.read_everything();
+            self.compare_replicas();
         }
         healed_in
+    }
+
+    /// Replicas of a group that have applied the same have the same records.
+    fn compare_replicas(&mut self) {
+        let mut known = BTreeMap::new();
+        for node in 0..self.size.nodes {
+            let states = match self.cluster.states(node) {
+                Some(Ok(states)) => states,
+                Some(Err(error)) => {
+                    let text = format!("node {node} cannot read its records: {error}");
+                    self.violations.push(text);
+                    continue;
+                }
+                None => continue,
+            };
+            let now = self.cluster.world.now();
+            let trace = &self.cluster.trace;
+            trace.note(now, format_args!("node {node} holds {states:?}"));
+            for (group, index, hash) in states {
+                let first = *known.entry((group, index)).or_insert((node, hash));
+                if first.1 != hash {
+                    let (a, b) = (first.0, node);
+                    let text = format!("group {group} at {index} differs on nodes {a} and {b}");
+                    self.violations.push(text);
+                }
+            }
+        }
     }
 
     fn start_client(&mut self, client: usize) {
