@@ -79,6 +79,8 @@ pub struct Cluster {
     ca: CaRecord,
     /// Starts that failed, since last asked.
     refusals: Vec<(usize, Error)>,
+    /// Panics, since last asked.
+    panics: Vec<String>,
 }
 
 impl Cluster {
@@ -132,6 +134,7 @@ impl Cluster {
             },
             shape: shape.clone(),
             refusals: Vec::new(),
+            panics: Vec::new(),
         }
     }
 
@@ -245,8 +248,16 @@ impl Cluster {
 
     /// Moves the world on, buries who died and starts again who is due.
     pub fn step(&mut self) {
-        self.world.step();
+        let panics = self.world.step();
         let now = self.world.now();
+        for (host, text) in panics {
+            // What a process does after its end is nobody's.
+            let ended =
+                |node: &NodeMachine| node.machine.host == host && node.machine.died().is_some();
+            if !self.nodes.iter().any(ended) {
+                self.panics.push(format!("host {host}: {text}"));
+            }
+        }
         for number in 0..self.nodes.len() {
             let node = &mut self.nodes[number];
             if let Some((death, why)) = node.machine.died() {
@@ -293,6 +304,11 @@ impl Cluster {
     /// Starts that failed since this was asked last.
     pub fn take_refusals(&mut self) -> Vec<(usize, Error)> {
         std::mem::take(&mut self.refusals)
+    }
+
+    /// Panics since this was asked last.
+    pub fn take_panics(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.panics)
     }
 
     /// [`SimNode::states`] of a node that serves.

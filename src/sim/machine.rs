@@ -53,7 +53,8 @@ impl Ended {
         self.0.lock().clone()
     }
 
-    /// The process ends: nothing more is written or sent, no task goes on.
+    /// The process ends: nothing more is written or sent; the world takes its tasks apart when
+    /// the step is over.
     fn end(&self, why: &str, handles: &SimHandles) {
         if handles.disk.is_crashed() {
             // Without power there is nobody who could end.
@@ -61,7 +62,6 @@ impl Ended {
         }
         self.0.lock().get_or_insert_with(|| why.to_owned());
         handles.disk.power_off();
-        handles.spawn.stop();
     }
 }
 

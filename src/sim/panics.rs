@@ -8,7 +8,7 @@ thread_local! {
     static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Watches this thread.
+/// Watches this thread while it lives.
 pub struct Watch;
 
 impl Watch {
@@ -33,8 +33,14 @@ impl Watch {
         Watch
     }
 
-    /// What was seen.
-    pub fn end(self) -> Vec<String> {
-        SEEN.take().unwrap_or_default()
+    /// What was seen since this was asked last.
+    pub fn take() -> Vec<String> {
+        SEEN.with_borrow_mut(|seen| seen.as_mut().map(std::mem::take).unwrap_or_default())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        SEEN.set(None);
     }
 }

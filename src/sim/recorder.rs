@@ -39,6 +39,8 @@ struct State {
     contents: BTreeMap<ChunkHash, (ContentId, usize)>,
     next_content: ContentId,
     stopping: bool,
+    /// Some disk could not be read for a while: what is on it may be called damaged.
+    read_errors: bool,
     /// Operations under way, of each client.
     running: BTreeMap<usize, usize>,
     /// What cannot be, whatever the order.
@@ -174,6 +176,15 @@ impl Recorder {
     /// Clients are to end what they do and begin nothing.
     pub fn stop(&self) {
         self.state.lock().stopping = true;
+    }
+
+    /// A disk cannot be read for a while.
+    pub fn read_errors(&self) {
+        self.state.lock().read_errors = true;
+    }
+
+    pub fn had_read_errors(&self) -> bool {
+        self.state.lock().read_errors
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,8 +70,8 @@ struct Run {
     size: Size,
     seed: u64,
     violations: Vec<String>,
-    /// The disk of a node fails on purpose: it may refuse to start.
-    ill: bool,
+    /// Nodes whose disks fail on purpose: they may refuse to start.
+    ill: BTreeSet<usize>,
 }
 
 /// Runs a seed.
@@ -82,7 +82,6 @@ pub fn run(seed: u64, size: Size) -> Report {
 
 /// Runs a seed with other trouble than its own.
 pub fn run_schedule(seed: u64, size: Size, schedule: &Schedule) -> Report {
-    let panics = super::panics::Watch::begin();
     let mut rng = StdRng::seed_from_u64(seed);
     let shape = Shape {
         seed,
@@ -100,10 +99,10 @@ pub fn run_schedule(seed: u64, size: Size, schedule: &Schedule) -> Report {
         size,
         seed,
         violations: Vec::new(),
-        ill: false,
+        ill: BTreeSet::new(),
     };
     let healed_in = run.play(schedule);
-    run.report(schedule, healed_in, panics.end())
+    run.report(schedule, healed_in)
 }
 
 impl Run {
@@ -135,6 +134,33 @@ impl Run {
             self.compare_replicas();
         }
         healed_in
+    }
+
+    /// Replicas of a group that have applied the same have the same records.
+    fn compare_replicas(&mut self) {
+        let mut known = BTreeMap::new();
+        for node in 0..self.size.nodes {
+            let states = match self.cluster.states(node) {
+                Some(Ok(states)) => states,
+                Some(Err(error)) => {
+                    let text = format!("node {node} cannot read its records: {error}");
+                    self.violations.push(text);
+                    continue;
+                }
+                None => continue,
+            };
+            let now = self.cluster.world.now();
+            let trace = &self.cluster.trace;
+            trace.note(now, format_args!("node {node} holds {states:?}"));
+            for (group, index, hash) in states {
+                let first = *known.entry((group, index)).or_insert((node, hash));
+                if first.1 != hash {
+                    let (a, b) = (first.0, node);
+                    let text = format!("group {group} at {index} differs on nodes {a} and {b}");
+                    self.violations.push(text);
+                }
+            }
+        }
     }
 
     fn start_client(&mut self, client: usize) {
@@ -206,9 +232,10 @@ impl Run {
     }
 
     fn disk(&mut self, act: &Act) {
-        self.ill = true;
         match act {
             Act::ReadErrors { node, path, times } => {
+                self.ill.insert(*node);
+                self.recorder.read_errors();
                 let op = match *path {
                     "/node/meta" => OpKind::BaseRead,
                     _ => OpKind::Read,
@@ -219,16 +246,20 @@ impl Run {
                 });
             }
             Act::SyncError { node } => {
+                self.ill.insert(*node);
                 let fault = Fault::once(OpKind::Sync, "/node");
                 self.cluster.node(*node).add_fault(fault);
             }
             Act::SyncLatency { node, latency } => {
                 self.cluster.node(*node).set_sync_latency(*latency);
             }
-            Act::FillDisk { node, left } => self.cluster.node(*node).fill_up(*left),
+            Act::FillDisk { node, left } => {
+                self.ill.insert(*node);
+                self.cluster.node(*node).fill_up(*left);
+            }
             Act::MendDisk { node } => {
                 self.cluster.node(*node).mend_disk();
-                self.ill = false;
+                self.ill.remove(node);
             }
             _ => {}
         }
@@ -237,7 +268,12 @@ impl Run {
     /// A node that finds its data damaged although nothing was, has lost something.
     fn look_at_refusals(&mut self) {
         for (node, error) in self.cluster.take_refusals() {
-            if error.code == Code::Corrupt || !self.ill {
+            let unread = self.recorder.had_read_errors() && self.ill.contains(&node);
+            let excused = match error.code {
+                Code::Corrupt => unread,
+                _ => self.ill.contains(&node),
+            };
+            if !excused {
                 let text = format!("node {node} refuses to start: {:?} {error}", error.code);
                 self.violations.push(text);
             }
@@ -259,9 +295,13 @@ impl Run {
             let machine = self.cluster.node(node);
             machine.mend_disk();
             machine.set_wall_skew(0);
+            if self.recorder.had_read_errors() {
+                // A chunk that could not be read is out of use until the next start.
+                self.cluster.end_node(node, Death::Killed, None);
+            }
             self.cluster.start_node(node);
         }
-        self.ill = false;
+        self.ill.clear();
         let begin = self.cluster.world.now();
         let served = Arc::new(Mutex::new(false));
         let told = served.clone();
@@ -314,35 +354,8 @@ impl Run {
         self.look_at_refusals();
     }
 
-    /// Replicas that have applied the same entries have the same records.
-    fn compare_replicas(&mut self) {
-        let mut seen: BTreeMap<(GroupId, u64), (usize, u64)> = BTreeMap::new();
-        for node in 0..self.size.nodes {
-            let Some(states) = self.cluster.states(node) else {
-                continue;
-            };
-            let states = match states {
-                Ok(states) => states,
-                Err(error) => {
-                    let text = format!("node {node}: its records cannot be read ({error})");
-                    self.violations.push(text);
-                    continue;
-                }
-            };
-            for (group, index, hash) in states {
-                let (other, known) = *seen.entry((group, index)).or_insert((node, hash));
-                if known != hash {
-                    let text = format!(
-                        "group {group} at entry {index} is not the same on nodes {other} and {node}"
-                    );
-                    self.violations.push(text);
-                }
-            }
-        }
-    }
-
-    fn report(mut self, schedule: &Schedule, healed_in: Duration, panics: Vec<String>) -> Report {
-        self.violations.extend(panics);
+    fn report(mut self, schedule: &Schedule, healed_in: Duration) -> Report {
+        self.violations.extend(self.cluster.take_panics());
         self.violations.extend(self.recorder.violations());
         let (mut undecided, mut unknown) = (0, 0);
         for (directory, events) in (0..).zip(self.recorder.directories()) {

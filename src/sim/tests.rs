@@ -63,6 +63,17 @@ fn seeds_that_were_asked_for() {
     runs(seeds_from(&text), SMALL);
 }
 
+/// Every seed that ever found a defect, and a few that nothing is known of.
+#[test]
+fn the_kept_seeds_find_nothing() {
+    let text = include_str!("../../testdata/sim/seeds");
+    let seed = |line: &str| {
+        let number = line.split('#').next().unwrap_or_default().trim();
+        (!number.is_empty()).then(|| number.parse().expect("a seed"))
+    };
+    runs(text.lines().filter_map(seed), SMALL);
+}
+
 #[test]
 fn a_seed_gives_the_same_trace_again() {
     let first = run(1, SMALL);

@@ -287,6 +287,7 @@ impl Worker {
                 }
             }
             Code::Unavailable | Code::NoSpace | Code::Denied => Outcome::NotDone,
+            Code::Corrupt | Code::Failed if self.recorder.had_read_errors() => Outcome::NotDone,
             _ => {
                 self.recorder
                     .violation(format!("{ask:?} ended so: {:?} {error}", error.code));

@@ -7,6 +7,7 @@
 //! all and finds that time has passed when it goes on, as a stopped process does.
 
 use super::network::{HostId, Network};
+use super::panics::Watch;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
@@ -17,6 +18,8 @@ pub const RATE_TRUE: u32 = 1_000;
 
 /// All hosts.
 pub struct World {
+    /// Tells of panics in what runs here.
+    _watch: Watch,
     pub network: Network,
     now: Duration,
     hosts: Vec<Host>,
@@ -40,6 +43,7 @@ impl World {
             owed: 0,
         };
         World {
+            _watch: Watch::begin(),
             network,
             now: Duration::ZERO,
             hosts: (0..hosts).map(host).collect(),
@@ -93,13 +97,16 @@ impl World {
         self.hosts[host].rate = rate;
     }
 
-    /// Moves everything by [`STEP`].
-    pub fn step(&mut self) {
+    /// Moves everything by [`STEP`]; what panicked, and where.
+    pub fn step(&mut self) -> Vec<(HostId, String)> {
         self.now += STEP;
         self.network.deliver(self.now);
-        for host in &mut self.hosts {
+        let mut panics = Vec::new();
+        for (number, host) in self.hosts.iter_mut().enumerate() {
             host.step();
+            panics.extend(Watch::take().into_iter().map(|text| (number, text)));
         }
+        panics
     }
 }
 
