@@ -280,8 +280,9 @@ fn start_log(cli: &Cli) {
     let serving = matches!(cli.verb, Verb::Serve(_));
     let level = match (serving, cli.globals.quiet, cli.globals.verbose) {
         (true, true, _) => "warn",
-        // openraft tells at `info` what only its authors want to know.
-        (true, _, 0) => "info,openraft=warn",
+        // openraft tells at `info` what only its authors want to know, and warns of each heartbeat to
+        // a node that is down.
+        (true, _, 0) => "info,openraft=error",
         (true, _, 1) => "dfs=debug,info",
         (false, true, _) => "off",
         (false, _, 0 | 1) => "error",

@@ -19,6 +19,8 @@ use std::time::Duration;
 pub const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Sooner while something is changing: a node that just came, a root group without a leader.
 const BEAT_SOON: Duration = Duration::from_millis(100);
+/// Heartbeats in a row that are refused to a node that was removed; then it stops.
+const DENIED_MAX: u32 = 3;
 /// One attempt.
 const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A node that has not been answered for so long accepts no new user.
@@ -26,9 +28,20 @@ pub const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
 /// Tells until the process ends.
 pub(super) async fn run(node: Arc<Node>) {
+    let mut denied = 0;
     loop {
         let pause = match node.beat().await {
-            Ok(()) => BEAT_EVERY,
+            Ok(()) => {
+                denied = 0;
+                BEAT_EVERY
+            }
+            Err(error) if error.code == Code::Denied => {
+                denied += 1;
+                if denied >= DENIED_MAX {
+                    (node.on_end)(&error);
+                }
+                BEAT_EVERY
+            }
             Err(error) => {
                 tracing::debug!(%error, "no answer to a heartbeat");
                 BEAT_SOON

@@ -91,7 +91,7 @@ impl Node {
             .iter()
             .map(|chunk| (chunk.hash, Some(u64::from(chunk.len))))
             .collect();
-        let held = self.hold_everywhere(&wanted, Look::Present).await?;
+        let held = self.hold_everywhere(&wanted, Look::Present, None).await?;
         for ((hash, _), held) in wanted.into_iter().zip(held) {
             if held.copies >= held.holders || !self.is_referenced(hash).await? {
                 // Or cleaned up since its page was read.

@@ -46,7 +46,12 @@ impl View {
     pub fn holders(&self, hash: &ChunkHash) -> Vec<NodeId> {
         let ring = self.rings.newest();
         let owners = ring.owners_without(hash, COPIES, &|node| self.is_down(node));
-        owners.to_vec()
+        let mut holders = owners.to_vec();
+        if !self.online.is_empty() {
+            // Whoever was not heard of for a moment is asked last.
+            holders.sort_by_key(|node| !self.online.contains(node));
+        }
+        holders
     }
 
     /// Whom to ask for a chunk, the likeliest first.
@@ -353,11 +358,13 @@ impl Node {
     }
 
     /// On how many of their holders these chunks are durable with their lengths; they stay there
-    /// for the grace time. In the order asked.
+    /// for the grace time. In the order asked. With `enough` it is not waited for those that are
+    /// slow to answer once as many have as that wants.
     pub(super) async fn hold_everywhere(
         self: &Arc<Self>,
         wanted: &[(ChunkHash, Option<u64>)],
         look: Look,
+        enough: Option<Ack>,
     ) -> Result<Vec<Held>> {
         let view = self.views.now();
         let mut asked: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
@@ -395,6 +402,9 @@ impl Node {
                     tracing::debug!(%node, %error, "a holder could not be asked");
                     first_error.get_or_insert(error);
                 }
+            }
+            if enough.is_some_and(|ack| counts.iter().all(|held| held.is_enough(ack))) {
+                break;
             }
         }
         // What others have and these have not is missing there.
@@ -453,9 +463,9 @@ impl Node {
                 .check_chunk(ticket, &caller.user, &hash, mac, now)?;
             wanted.push((hash, None));
         }
-        let held = self.hold_everywhere(&wanted, Look::Read).await?;
-        let enough = |held: Held| held.copies >= ack.needed(held.holders);
-        Ok(Answer::Pinned(held.into_iter().map(enough).collect()))
+        let held = self.hold_everywhere(&wanted, Look::Read, Some(ack)).await?;
+        let enough = held.into_iter().map(|held| held.is_enough(ack));
+        Ok(Answer::Pinned(enough.collect()))
     }
 }
 
@@ -466,6 +476,12 @@ pub(super) struct Held {
     pub copies: usize,
     /// Nodes that should.
     pub holders: usize,
+}
+
+impl Held {
+    pub fn is_enough(self, ack: Ack) -> bool {
+        self.copies >= ack.needed(self.holders)
+    }
 }
 
 /// Hands a writer exactly the bytes that were announced, and the other holders too.

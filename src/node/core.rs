@@ -229,6 +229,7 @@ impl Core {
             beat_now: Default::default(),
             learners: Default::default(),
             offline_after: who.offline_after,
+            on_end: who.on_end,
             repairs: Default::default(),
             scrub: Default::default(),
             settings: Default::default(),

@@ -28,12 +28,11 @@ const UNHEARD: Duration = Duration::from_secs(20);
 
 /// Looks after the groups until the process ends.
 pub(super) async fn run(node: Arc<Node>) {
-    let mut unheard: BTreeMap<GroupId, Duration> = BTreeMap::new();
+    let mut asked_at: BTreeMap<GroupId, Duration> = BTreeMap::new();
     loop {
         tokio::time::sleep(LOOK).await;
         for (group, running) in node.groups.all() {
             if running.raft().is_leader() {
-                unheard.remove(&group);
                 match node.look_after(group, running.raft()).await {
                     Ok(()) => {}
                     Err(error) if error.code.is_retryable() => {}
@@ -41,7 +40,7 @@ pub(super) async fn run(node: Arc<Node>) {
                         tracing::warn!(%group, %error, "the group's members stay as they are");
                     }
                 }
-            } else if let Err(error) = node.doubt(group, &running, &mut unheard).await {
+            } else if let Err(error) = node.doubt(group, &running, &mut asked_at).await {
                 tracing::debug!(%group, %error, "not known whether this replica is a member");
             }
         }
@@ -193,19 +192,15 @@ impl Node {
         self: &Arc<Self>,
         group: GroupId,
         running: &Running,
-        unheard: &mut BTreeMap<GroupId, Duration>,
+        asked_at: &mut BTreeMap<GroupId, Duration>,
     ) -> Result<()> {
         let status = running.raft().status();
         let now = self.env.clock.now();
-        if status.leader.is_some() {
-            unheard.remove(&group);
+        let asked = asked_at.get(&group).copied().unwrap_or_default();
+        if running.raft().unheard() < UNHEARD || now.saturating_sub(asked) < UNHEARD {
             return Ok(());
         }
-        let since = *unheard.entry(group).or_insert(now);
-        if now.saturating_sub(since) < UNHEARD {
-            return Ok(());
-        }
-        unheard.insert(group, now);
+        asked_at.insert(group, now);
         let call = PeerCall::IsMember {
             group,
             replica: status.replica,

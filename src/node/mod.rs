@@ -115,6 +115,8 @@ pub(crate) struct Node {
     pub learners: Mutex<BTreeMap<(GroupId, ReplicaId), (u64, Duration)>>,
     /// A node that is silent for so long is offline.
     pub offline_after: Duration,
+    /// What must not go on ends here.
+    pub on_end: core::OnEnd,
     pub repairs: repairs::Repairs,
     pub scrub: scrub::Scrub,
     /// Of the shard of `/`, as this node knew them last.
@@ -161,7 +163,7 @@ impl Node {
         for info in view.members() {
             addresses.retain(|known| known.node != info.node);
             addresses.extend(view.address(info.node));
-            self.peers.heard(info.node, info.life);
+            self.peers.registered(info.node, info.life);
         }
         addresses.retain(|known| known.node != self.id && !known.address.is_empty());
         self.peers.set_addresses(&addresses);

@@ -71,11 +71,10 @@ impl Node {
         match call {
             PeerCall::Meet(life) => {
                 // The other end learns of its newest life even where this one is refused.
-                let yours = self.peers.newest_life(from).max(life);
-                let known = self.peers.meet(from, life);
-                if let Err(error) = known {
+                if let Err(error) = self.peers.meet(from, life) {
                     tracing::warn!(node = %from, %error, "an overtaken life of a node was here");
                 }
+                let yours = self.peers.newest_life(from);
                 let life = self.peers.life();
                 Ok(PeerAnswer::Met { life, yours })
             }
@@ -161,7 +160,6 @@ impl Node {
 
     async fn serve_beat(&self, from: NodeId, beat: Beat) -> Result<PeerAnswer> {
         let root = self.must_lead_root()?;
-        self.peers.heard(from, beat.life);
         let answer = self.take_beat(&root, from, beat).await?;
         Ok(PeerAnswer::Beat(answer))
     }

@@ -34,7 +34,7 @@ pub struct Peers {
     tls: RwLock<ClientTls>,
     addresses: RwLock<BTreeMap<NodeId, String>>,
     lines: Mutex<BTreeMap<NodeId, Arc<Line>>>,
-    /// The newest life heard of each node.
+    /// The newest registered life of each node.
     lives: Mutex<BTreeMap<NodeId, Life>>,
     on_overtaken: OnOvertaken,
 }
@@ -117,27 +117,24 @@ impl Peers {
         told.collect()
     }
 
-    /// Takes what a peer says of itself: the newest life of it that is known.
+    /// Judges what a peer says of itself. A later life than the one that is registered is believed,
+    /// and not kept: only the root group decides which of two with one number it is.
     ///
     /// # Errors
     /// `denied` for a life that was overtaken by another.
-    pub fn meet(&self, node: NodeId, life: Life) -> Result<Life> {
-        let mut lives = self.lives.lock();
-        let known = lives.entry(node).or_default();
-        if known.start < life.start {
-            *known = life;
-        }
-        match *known == life {
-            true => Ok(*known),
-            false => Err(overtaken(node, life, *known)),
+    pub fn meet(&self, node: NodeId, life: Life) -> Result<()> {
+        let known = self.newest_life(node);
+        match life == known || life.start > known.start {
+            true => Ok(()),
+            false => Err(overtaken(node, life, known)),
         }
     }
 
-    /// The newest life of a node that was heard of.
-    pub fn heard(&self, node: NodeId, life: Life) {
+    /// The root group has registered this life of a node.
+    pub fn registered(&self, node: NodeId, life: Life) {
         let mut lives = self.lives.lock();
         let known = lives.entry(node).or_default();
-        if known.start < life.start {
+        if known.start <= life.start {
             *known = life;
         }
     }
@@ -278,7 +275,7 @@ impl Peers {
         match codec::decode(&answer)? {
             PeerAnswer::Met { life, yours } => {
                 self.judge_own(yours);
-                self.meet(node, life).map(drop)
+                self.meet(node, life)
             }
             PeerAnswer::Failed(error) => Err(error),
             other => Err(odd(&other)),

@@ -384,7 +384,7 @@ impl Node {
         if old.is_empty() {
             return Ok(0);
         }
-        let held = self.hold_everywhere(&old, Look::Present).await?;
+        let held = self.hold_everywhere(&old, Look::Present, None).await?;
         let mut dropped = 0;
         for ((hash, _), held) in old.into_iter().zip(held) {
             if held.holders == 0 || held.copies < held.holders {

@@ -81,6 +81,8 @@ pub struct RaftGroup {
     /// One permit a proposal that is not applied yet.
     proposals: Semaphore,
     barrier: Barrier,
+    /// When a leader was heard of last, monotonic.
+    heard: Mutex<Duration>,
     /// How long the others' word for a leader holds: the longest election timeout.
     lease: Duration,
 }
@@ -119,6 +121,7 @@ impl RaftGroup {
         timers: Timers,
     ) -> Result<Arc<RaftGroup>> {
         let config = config(group, timers)?;
+        let started_at = env.clock.now();
         log::follow_state(&*log, group, state.applied().position).await?;
         let (asking, sends) = (Asking::default(), Arc::<Sends>::default());
         let started = Raft::new(
@@ -150,6 +153,7 @@ impl RaftGroup {
             changes: tokio::sync::Mutex::default(),
             images: tokio::sync::Mutex::default(),
             sends,
+            heard: Mutex::new(started_at),
             laggards: Mutex::default(),
             bytes_behind: Box::new(move |index| log.bytes_behind(group, LogIndex(index))),
             proposals: Semaphore::new(limits::PROPOSALS_QUEUED_MAX),
@@ -241,6 +245,7 @@ impl RaftGroup {
         self.must_be_addressed(&envelope)?;
         let answer = match envelope.ask {
             Ask::Append(append) => {
+                *self.heard.lock() = self.clock.now();
                 let answer = self.raft.append_entries(append.try_into()?).await;
                 Answer::Append(
                     answer
@@ -373,6 +378,14 @@ impl RaftGroup {
             last: metrics.last_log_index.unwrap_or(0),
             voters: known.voters,
             learners: known.learners,
+        }
+    }
+
+    /// For how long no leader was heard of: since the start, if never.
+    pub fn unheard(&self) -> Duration {
+        match self.is_leader() {
+            true => Duration::ZERO,
+            false => self.clock.now().saturating_sub(*self.heard.lock()),
         }
     }
 
