@@ -92,14 +92,6 @@ impl Liveness {
         let broken = replicas.filter(|replica| replica.group == group && replica.broken);
         broken.map(|replica| replica.replica).collect()
     }
-
-    /// Replicas of each node.
-    pub fn loads(&self) -> BTreeMap<NodeId, usize> {
-        let loads = self.heard.iter();
-        loads
-            .map(|(node, (_, beat))| (*node, beat.replicas.len()))
-            .collect()
-    }
 }
 
 /// What is below a group.

@@ -11,7 +11,7 @@ use super::world::RATE_TRUE;
 use crate::env::Env;
 use crate::env::sim::{Fault, OpKind};
 use crate::error::Code;
-use crate::types::{DfsPath, GroupId, ReadLevel};
+use crate::types::{DfsPath, ReadLevel};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;

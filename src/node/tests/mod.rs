@@ -139,7 +139,6 @@ fn options(fatal: &Fatal, handles: &SimHandles, accept_lost_tail: bool) -> CoreO
         },
         on_fatal: Arc::new(meta),
         accept_lost_tail,
-        ..CoreOptions::default()
     }
 }
 

@@ -5,7 +5,7 @@ use super::picture::{Picture, next_numbers};
 use super::script::{RESERVED, Step};
 use super::{Life, ann};
 use crate::codec;
-use crate::error::{Code, Result};
+use crate::error::Result;
 use crate::proto::Answer;
 use crate::shard::command::{Chore, Op, Request};
 use crate::shard::records::Outcome;
