@@ -16,7 +16,7 @@
 //! - Token i of a node is seahash of (node id, 8 bytes; i, 4 bytes), both little-endian. Its lower
 //!   16 bits do not count: in memory they hold the member, which also orders equal tokens by node
 //!   id.
-//! - A node of weight w has w × 4,000 / base tokens, rounded, but at least one; the epoch names the
+//! - A node of weight w has w × 6,000 / base tokens, rounded, but at least one; the epoch names the
 //!   base. The tokens of a lower weight are the first of those of a higher.
 //! - A chunk stands at the first 8 bytes of its BLAKE3 hash as a big-endian number, again without
 //!   the lower 16 bits, and belongs to the first token at or behind this, and those that follow,
@@ -45,7 +45,7 @@
 //! then asks which members are missing and either walks on (if they have many tokens) or computes
 //! the tokens they have (if few): about √tokens steps, with the answer of the walk without end.
 //!
-//! Measured on 2 cores of a cloud machine, release build, 4,000 tokens a node, 3 copies, 3 zones
+//! Measured on 2 cores of a cloud machine, release build, 6,000 tokens a node, 3 copies, 3 zones
 //! (`cargo test --release --lib ring::tests::measure -- --ignored --nocapture`):
 //!
 //! MEASURED
@@ -82,7 +82,7 @@
 //! - A node much larger than the others cannot be filled in proportion: no chunk lies on it twice.
 //!   The same holds for a large zone, rack; in the small ones nodes are fuller. [`Share::fair`]
 //!   says what each can get.
-//! - A node with a thousandth of the mean weight has four tokens, and its share may be half or
+//! - A node with a thousandth of the mean weight has six tokens, and its share may be half or
 //!   twice of what it should be.
 
 mod epoch;
