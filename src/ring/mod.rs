@@ -8,7 +8,7 @@
 //! | `epoch` | members and weights of one epoch, as stored |
 //! | `holders` | which members fail together |
 //! | `place` | tokens, and the walk that finds owners |
-//! | `sweep`, `plan` | all owners at once: shares, movement |
+//! | `sweep`, `plan` | the owners of all chunks at once: shares, movement |
 //! | `open` | open epochs, and whom a reader asks |
 //!
 //! # Tokens
@@ -45,10 +45,20 @@
 //! then asks which members are missing and either walks on (if they have many tokens) or computes
 //! the tokens they have (if few): about √tokens steps, with the answer of the walk without end.
 //!
-//! Measured on 2 cores of a cloud machine, release build, 6,000 tokens a node, 3 copies, 3 zones
+//! Measured in processor time of a cloud machine, release build, 6,000 tokens a node, 3 copies, 3
+//! equal zones
 //! (`cargo test --release --lib ring::tests::measure -- --ignored --nocapture`):
 //!
-//! MEASURED
+//! | nodes | memory | build | owners | the same, a zone down | shares | farthest from fair | movement |
+//! |---|---|---|---|---|---|---|---|
+//! | 3 | 0.1 MB | < 1 ms | 0.1 µs | 2 µs | < 1 ms | 0 % | < 1 ms |
+//! | 100 | 5 MB | 22 ms | 0.5 µs | 4 µs | 25 ms | 3.9 % | 64 ms |
+//! | 1,000 | 48 MB | 0.25 s | 1 µs | 12 µs | 0.24 s | 4.4 % | 0.6 s |
+//! | 10,000 | 480 MB | 2.6 s | 3 µs | 66 µs | 2.5 s | 5.4 % | 6.6 s |
+//!
+//! Where one of 10,000 nodes is alone in the third zone, owners take 64 µs, whether its weight is
+//! that of the others or a thousandth. Without zones 1,000 equal nodes are within 2.5 %; a node
+//! that joins them gets 1.001 of its part.
 //!
 //! Up to eight epochs are open at once, but the usual number is one or two.
 //!

@@ -20,7 +20,7 @@ fn assert_even(nodes: u64, zones: u64, copies: usize) {
     );
     assert!(found < 0.05, "{nodes} nodes, {zones} zones: {found}");
     // Equal nodes in equal zones: each should have the same.
-    if zones == 0 || nodes % zones == 0 {
+    if zones == 0 || nodes.is_multiple_of(zones) {
         assert!(
             shares
                 .iter()
