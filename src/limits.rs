@@ -97,7 +97,7 @@ pub const VIEW_LIFE_MAX: Duration = Duration::from_secs(5);
 // --- ring ---
 /// Zone and rack names: short enough to be shown in a column.
 pub const PLACE_BYTES_MAX: usize = 64;
-/// Members of a ring epoch, twice what is aimed at: a ring of so many takes 640 MB with the usual
+/// Members of a ring epoch, twice what is aimed at: a ring of so many takes 1 GB with the usual
 /// number of tokens, and a token names its member by 16 bits.
 pub const RING_MEMBERS_MAX: usize = 20_000;
 /// Ring epochs open at once: each is a ring in memory and, for a reader that finds nothing, a round
