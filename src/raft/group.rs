@@ -3,7 +3,7 @@
 use super::barrier::{Asking, Barrier};
 use super::compaction::{Follower, Laggards, Log};
 use super::kinds::{Command, Host, Membership, Runtime, Types};
-use super::log::{self, GroupLog, LogStore};
+use super::log::{self, GroupLog, Installing, LogStore};
 use super::machine::Machine;
 use super::message::{Answer, Ask, Envelope};
 use super::network::Links;
@@ -72,6 +72,8 @@ pub struct RaftGroup {
     pub(super) changes: tokio::sync::Mutex<()>,
     /// Held while an image is taken: one at a time.
     pub(super) images: tokio::sync::Mutex<()>,
+    /// Tells the log of it.
+    pub(super) installing: Installing,
     /// Images that this replica sends.
     sends: Arc<Sends>,
     /// Members that lag while this replica leads.
@@ -124,6 +126,7 @@ impl RaftGroup {
         let started_at = env.clock.now();
         log::follow_state(&*log, group, state.applied().position).await?;
         let (asking, sends) = (Asking::default(), Arc::<Sends>::default());
+        let installing = Installing::default();
         let started = Raft::new(
             replica.0,
             Arc::new(config),
@@ -134,7 +137,7 @@ impl RaftGroup {
                 asking.clone(),
                 sends.clone(),
             ),
-            GroupLog::new(log.clone(), group),
+            GroupLog::new(log.clone(), group, installing.clone()),
             Machine::new(state.clone()),
         );
         // Tasks of openraft draw from this seed; outside of it they could not even ask.
@@ -152,6 +155,7 @@ impl RaftGroup {
             clock: env.clock,
             changes: tokio::sync::Mutex::default(),
             images: tokio::sync::Mutex::default(),
+            installing,
             sends,
             heard: Mutex::new(started_at),
             laggards: Mutex::default(),

@@ -88,6 +88,7 @@ impl RaftGroup {
             meta,
             snapshot: parcel.clone(),
         };
+        let _installing = needed.then(|| self.installing.begin(mark.position.index));
         let answer = self.raft.install_full_snapshot(vote, snapshot).await;
         if let Some(staged) = parcel.take() {
             self.state.discard_image(staged).await?;

@@ -4,7 +4,7 @@ use super::compaction::CATCH_UP_TIME;
 use super::image::Parcel;
 use super::kinds::{self, Vote};
 use super::message::{Answer, Ask, Envelope, ImageHead};
-use super::model_tests::{Cluster, GROUP, Journal, ModelLog, node};
+use super::model_tests::{Cluster, GROUP, Journal, node};
 use super::stored::StoredVote;
 use super::{ReceivedImage, StateMachine};
 use crate::codec;
@@ -188,20 +188,6 @@ async fn the_power_goes_between_the_installed_image_and_its_log() {
     cluster.run(late).await;
     write(&cluster, 10).await;
     cluster.agree(&[1, 2, 3], 310).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_log_that_ends_before_its_state_begins_behind_it() {
-    let log = ModelLog::seeded();
-    let far = crate::store::wal::LogPosition {
-        term: 4,
-        leader: 1,
-        index: LogIndex(90),
-    };
-    super::log::follow_state(&*log, GROUP, far).await.unwrap();
-    assert_eq!(log.entries(), 0);
-    let again = super::log::follow_state(&*log, GROUP, far).await;
-    again.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::future::Future;
@@ -79,24 +80,70 @@ impl LogStore for Wal {
     }
 }
 
-/// Makes a log begin behind a state that an image put beyond its end: the power may have gone
-/// between the two. What stands in the log was for an older state.
+/// Makes a log begin behind a state that an image put beyond it: the power may have gone between
+/// the two. What stands in the log then was for an older state, or was never committed.
 pub(super) async fn follow_state<L: LogStore>(
     log: &L,
     group: GroupId,
     applied: LogPosition,
 ) -> Result<()> {
-    let last = log.state(group).last.unwrap_or_default();
-    if last.index < applied.index {
-        log.purge(group, applied).await?;
+    let state = log.state(group);
+    let purged = state.purged.unwrap_or_default();
+    let last = state.last.unwrap_or_default();
+    if applied.index <= purged.index {
+        return Ok(());
     }
-    Ok(())
+    if last.index >= applied.index {
+        let behind = applied.index.next();
+        let entries = log
+            .read(group, applied.index, behind, READ_BYTES_MAX)
+            .await?;
+        if entries.first().is_some_and(|e| e.position == applied) {
+            return Ok(());
+        }
+        log.truncate_after(group, state.purged).await?;
+    }
+    log.purge(group, applied).await
+}
+
+/// The image that is being given to openraft, if there is one.
+///
+/// If this replica's log has another entry where the image ends, openraft first drops all of the
+/// log that is not known to be committed here, then installs the image. Among what it drops may
+/// be entries that this replica acknowledged and that are committed without its knowing: should
+/// the power go between the two, they would be lost here, while the leader counts on them. So
+/// the log keeps them until the image is installed.
+#[derive(Clone, Default)]
+pub(super) struct Installing(Arc<Mutex<Option<LogIndex>>>);
+
+impl Installing {
+    /// An image as of this index, until the guard is dropped.
+    pub(super) fn begin(&self, at: LogIndex) -> InstallingGuard {
+        *self.0.lock() = Some(at);
+        InstallingGuard(self.clone())
+    }
+
+    fn covers(&self, behind: Option<LogPosition>) -> bool {
+        let index = behind.map_or(LogIndex(0), |p| p.index);
+        self.0.lock().is_some_and(|at| index < at)
+    }
+}
+
+pub(super) struct InstallingGuard(Installing);
+
+impl Drop for InstallingGuard {
+    fn drop(&mut self) {
+        *self.0.0.lock() = None;
+    }
 }
 
 /// One group's part of a node's log.
 pub(super) struct GroupLog<L> {
     store: Arc<L>,
     group: GroupId,
+    installing: Installing,
+    /// A truncation that waits for an image, as it was asked for.
+    put_off: Option<Option<LogPosition>>,
 }
 
 impl<L> Clone for GroupLog<L> {
@@ -104,13 +151,29 @@ impl<L> Clone for GroupLog<L> {
         GroupLog {
             store: self.store.clone(),
             group: self.group,
+            installing: self.installing.clone(),
+            put_off: None,
         }
     }
 }
 
 impl<L: LogStore> GroupLog<L> {
-    pub(super) fn new(store: Arc<L>, group: GroupId) -> Self {
-        GroupLog { store, group }
+    pub(super) fn new(store: Arc<L>, group: GroupId, installing: Installing) -> Self {
+        GroupLog {
+            store,
+            group,
+            installing,
+            put_off: None,
+        }
+    }
+
+    /// Does what was put off: the log is changed otherwise now, or the image is installed.
+    async fn catch_up(&mut self) -> io::Result<()> {
+        if let Some(last) = self.put_off.take() {
+            let done = self.store.truncate_after(self.group, last).await;
+            done.map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 
     /// Entries in `from..to`, cut at [`READ_BYTES_MAX`], at least one.
@@ -254,16 +317,99 @@ impl<L: LogStore> RaftLogStorage<Types> for GroupLog<L> {
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter().map(stored::entry_to_log).collect();
+        self.catch_up().await?;
         let done: Flushed = Box::new(move |outcome| callback.io_completed(outcome));
         (self.store.append(self.group, entries, done)).map_err(io::Error::other)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let last = last.as_ref().map(position);
+        if self.installing.covers(last) {
+            self.put_off = Some(last);
+            return Ok(());
+        }
+        self.put_off = None;
         (self.store.truncate_after(self.group, last).await).map_err(io::Error::other)
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.catch_up().await?;
         (self.store.purge(self.group, position(&upto)).await).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::kinds::log_id_if_any;
+    use crate::raft::model_tests::{GROUP, ModelLog};
+
+    fn at(term: u64, index: u64) -> LogPosition {
+        LogPosition {
+            term,
+            leader: 1,
+            index: LogIndex(index),
+        }
+    }
+
+    /// Entries 2 to 10, of term 3.
+    async fn filled() -> Arc<ModelLog> {
+        let log = ModelLog::seeded();
+        let entries = (2..=10).map(|index| LogEntry {
+            position: at(3, index),
+            payload: codec::encode(&stored::Payload::Blank).into(),
+        });
+        (log.append(GROUP, entries.collect(), Box::new(|_| {}))).unwrap();
+        log
+    }
+
+    #[tokio::test]
+    async fn what_an_image_replaces_stays_until_it_is_installed() {
+        let (store, installing) = (filled().await, Installing::default());
+        let mut log = GroupLog::new(store.clone(), GROUP, installing.clone());
+        let guard = installing.begin(LogIndex(8));
+        log.truncate_after(log_id_if_any(at(3, 4))).await.unwrap();
+        assert_eq!(store.entries(), 9);
+        // Installed: openraft lets the log begin behind it.
+        log.purge(log_id_if_any(at(4, 8)).unwrap()).await.unwrap();
+        assert_eq!(store.entries(), 0);
+        assert_eq!(store.state(GROUP).last, Some(at(4, 8)));
+        drop(guard);
+
+        let store = filled().await;
+        let mut log = GroupLog::new(store.clone(), GROUP, installing.clone());
+        let guard = installing.begin(LogIndex(8));
+        log.truncate_after(log_id_if_any(at(3, 9))).await.unwrap();
+        assert_eq!(store.entries(), 8, "not because of the image");
+        log.truncate_after(log_id_if_any(at(3, 4))).await.unwrap();
+        drop(guard);
+        log.truncate_after(log_id_if_any(at(3, 3))).await.unwrap();
+        assert_eq!(store.entries(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_does_not_reach_its_state_begins_behind_it() {
+        let cases = [
+            // Applied, what is left, where it ends.
+            (at(3, 10), 9, at(3, 10)),
+            (at(3, 6), 9, at(3, 10)),
+            (at(2, 90), 0, at(2, 90)),
+            // Another entry where the state ends: none of these was ever committed.
+            (at(4, 10), 0, at(4, 10)),
+            (at(4, 6), 0, at(4, 6)),
+        ];
+        for (applied, left, last) in cases {
+            let log = filled().await;
+            for _ in 0..2 {
+                follow_state(&*log, GROUP, applied).await.unwrap();
+                assert_eq!(log.entries(), left, "{applied:?}");
+                assert_eq!(log.state(GROUP).last, Some(last), "{applied:?}");
+            }
+        }
+        let empty = Arc::<ModelLog>::default();
+        follow_state(&*empty, GROUP, LogPosition::default())
+            .await
+            .unwrap();
+        assert_eq!(empty.state(GROUP), GroupState::default());
     }
 }

@@ -6,16 +6,22 @@
 //! | file | what it is |
 //! |---|---|
 //! | `group` | the replica: propose, read barrier, receive, compact |
+//! | `lead`, `members` | who leads, who belongs to it; asking and changing |
+//! | `image` | taking an image |
 //! | `barrier` | readers that share a question to the quorum |
-//! | `log`, `machine`, `network` | openraft's three traits over ours |
+//! | `compaction`, `sends` | what of the log others still need |
+//! | `log`, `machine`, `network` | openraft's three traits over ours; `network` sends images |
+//! | `seams`, `status` | what `node` implements, and what it is told |
 //! | `stored`, `message` | bytes in the log and between replicas |
 //! | `kinds`, `refusal` | openraft's types and errors in our words |
 //!
 //! # Birth
 //! A group is never "initialized" in openraft's sense. It starts from a seed that counts as an
 //! entry: the log is purged at (term 0, index 1), the state is applied and folded there with
-//! [`seed_members`]. So a replica without the seed can never be filled from the log alone. A
-//! group with one voter elects itself after one election timeout.
+//! [`seed_members`]. So a replica without the seed can never be filled from the log alone: it
+//! starts with nothing, knows no members, therefore never campaigns, and waits for an image. It
+//! does vote if it is asked: a candidate asks only those that are voters in its log, and an empty
+//! log gives way to every other. A group with one voter elects itself after one election timeout.
 //!
 //! # Restart
 //! The log holds the vote and the committed position; the state machine starts at its last fold.
@@ -24,10 +30,34 @@
 //! a leader says so, or this replica is elected. A leader never takes its lead up again without
 //! an election: it could not know what it applied before.
 //!
+//! # Images
+//! For openraft a snapshot is a position and its members, those of the last synced fold; it knows
+//! nothing of images. When a member needs entries that are gone, the leader
+//! 1. *offers* an image. The answer says whether it would be taken, and what is durable there: an
+//!    image whose answer got lost is not sent again, and none is cut for a replica that is down;
+//! 2. *cuts* one of what is applied at that moment (so it is newer than the position openraft has
+//!    in mind) and sends it, head first: its own vote, the image's own mark.
+//!
+//! The receiver *stages* it, which is long and changes nothing, then openraft checks the vote and
+//! whether it is newer than what is committed here, and has it *installed*, which is one synced
+//! step. Only then does its log begin behind the image: entries before are gone, also those that
+//! nobody committed. Should the power go between the two, the next start lets the log begin there.
+//!
+//! The leader goes on behind the position it had in mind. Appends at or below the image are
+//! answered yes without being written: they are committed entries of the same group, so they are
+//! those the image holds. That openraft does by itself.
+//!
+//! # Members
+//! A member is a replica id, never used again in its group, and the node it lives on. It begins as
+//! a learner and is promoted when it has caught up; voters change by joint consensus (`members`).
+//! A replica that is removed is not told. It hears nothing any more and asks for pre-votes, which
+//! nobody grants while there is a leader, so that it raises no term; who removed it ends it.
+//!
 //! # Compaction
-//! openraft purges only what a snapshot covers. Here a snapshot is a position and its members,
-//! nothing else: those of the last synced fold. [`RaftGroup::compact`] notes it and purges the
-//! log up to it. Whoever needs entries that are gone needs an image of the group.
+//! openraft purges only what a snapshot covers. [`RaftGroup::compact`] notes the last synced fold
+//! and purges the log up to it; on a leader only up to what members that lag, or that are being
+//! filled, still need, within bounds (`compaction`). A follower knows nothing of the others and
+//! keeps nothing for them: if it is elected, one that was being filled may need another image.
 //!
 //! # Caveats
 //! * A follower may apply an entry before its own log has synced it. A fold must hold only what
@@ -40,6 +70,12 @@
 //!   `handle.spawn(RaftGroup::start(..)).await`; proposals and barriers may come from any runtime.
 //! * openraft draws election timeouts from a generator seeded by `env.rng`: with a simulated
 //!   environment on a single-threaded runtime with paused time, runs repeat.
+//! * While an image is put in place (one synced transaction) its replica answers nothing: openraft
+//!   keeps what it has to say in order.
+//! * Readers' questions to the quorum are heartbeats to openraft, one at a time for each member:
+//!   one that is asked while a heartbeat is under way waits for that one's answer. So a transport
+//!   that gathers heartbeats must not hold them for long.
+//! * A leader that was removed leads for some 150 ms more, so that the others hear of it.
 
 mod barrier;
 mod compaction;

@@ -7,6 +7,9 @@ use super::script::script;
 use super::{DIR, Life, Stores, powered, run};
 use crate::env::sim::SimDisk;
 use crate::env::{Disk, OpenMode};
+use crate::error::Code;
+use crate::node::machine::Machine;
+use crate::raft::{ReceivedImage, StateMachine};
 use crate::shard::check::check;
 use crate::shard::testing::mkdir;
 use crate::store::image::{self, ImageMeta};
@@ -176,4 +179,59 @@ fn an_image_is_installed_wholly_or_not_at_all_whenever_the_power_goes() {
         }
     }
     assert!(kept > 3 && replaced > 3, "{kept} kept, {replaced} replaced");
+}
+
+/// The state machine cuts an image of one node and puts it in place on another, through staging.
+#[test]
+fn the_state_machine_cuts_and_takes_images() {
+    let disk = SimDisk::new(32);
+    let (old, bytes, expected, mark) = run(async {
+        let life = Life::start(&disk).await.unwrap();
+        life.node.fold_and_compact().await.unwrap();
+        let old = disk.if_crashed(0);
+        let ops: Vec<_> = (0..300).map(|dir| mkdir(&format!("/{dir}"))).collect();
+        send(&life, &Client::default().request(21, &ops))
+            .await
+            .unwrap();
+        let machine = &life.node.shard.machine;
+        let cut = machine.cut_image().await.unwrap();
+        assert_eq!(cut.mark, machine.applied());
+        let bytes = disk.contents(&cut.file).unwrap();
+        let expected = Picture::of(&machine.view().unwrap());
+        let (file, mark) = (cut.file.clone(), cut.mark.clone());
+        drop(cut);
+        while disk.exists(&file).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+        life.end();
+        (old, bytes, expected, mark)
+    });
+    run(async {
+        let stores = Stores::open(&old).await.unwrap();
+        let image = old.open(&file(), OpenMode::CreateNew).await.unwrap();
+        image.write_sync(0, vec![bytes]).await.unwrap();
+        let received = || ReceivedImage {
+            file: file(),
+            keep: Box::new(()),
+        };
+        let machine = |group| {
+            let (env, store) = (stores.env.clone(), stores.core.store.clone());
+            Machine::new(env, store, group, &stores.core.spool).unwrap()
+        };
+        let other = machine(GroupId::ROOT).stage_image(received()).await;
+        assert_eq!(other.map(|_| ()).unwrap_err().code, Code::Corrupt);
+        let machine = machine(GroupId::FIRST);
+        let before = machine.applied();
+        let unused = machine.stage_image(received()).await.unwrap();
+        machine.discard_image(unused).await.unwrap();
+        let staged = machine.stage_image(received()).await.unwrap();
+        assert_eq!((&staged.mark, machine.applied()), (&mark, before));
+        assert_eq!(machine.install_image(staged).await.unwrap(), mark);
+        assert_eq!((machine.applied(), machine.folded()), (mark.clone(), mark));
+        assert!(Picture::of(&machine.view().unwrap()) == expected);
+        clean(&stores).await;
+        let now = replica(&stores);
+        assert_eq!(slots(&stores), (BTreeSet::from([0, 1, now.slot.0]), false));
+        stores.handles.spawn.stop();
+    });
 }
