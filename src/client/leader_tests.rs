@@ -178,6 +178,21 @@ async fn a_client_that_knows_a_follower_only_sends_changes_to_the_leader() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_former_leader_that_does_not_know_it_is_not_asked_for_long() {
+    let cluster = TestCluster::new(3);
+    let client = cluster.client(None).await;
+    mkdir(&client, "/d/a").await.unwrap();
+    cluster.stop(1);
+    cluster.elect(Some(3));
+    cluster.wake(1);
+    for name in ["b", "c", "e"] {
+        let began = Instant::now();
+        mkdir(&client, &format!("/d/{name}")).await.unwrap();
+        assert!(began.elapsed() < ms(100), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_nobody_leads_everybody_is_asked_again() {
     let cluster = TestCluster::new(3);
     let client = cluster.client(None).await;
