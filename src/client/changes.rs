@@ -164,18 +164,26 @@ impl Client {
         self.change(Op::Settings(settings), ids).await
     }
 
-    /// What became of a request: `SESSION-LANE-SEQ`, or what was given as `--op-id`.
+    /// What became of a request: `SESSION-LANE-SEQ`, or what was given as `--op-id`. All shards
+    /// that we know are asked until one knows it.
     pub async fn op_status(&self, id: &str) -> Result<OpState> {
-        self.op_state(OpId::from_user(id)).await
+        let id = OpId::from_user(id);
+        for shard in self.core.link.routes(|routes| routes.shards()) {
+            match self.op_state(shard, id).await? {
+                OpState::Unknown => {}
+                known => return Ok(known),
+            }
+        }
+        Ok(OpState::Unknown)
     }
 
-    pub(crate) async fn op_state(&self, id: OpId) -> Result<OpState> {
+    pub(crate) async fn op_state(&self, shard: GroupId, id: OpId) -> Result<OpState> {
         let call = Call::OpStatus {
             session: id.session,
             lane: id.lane.0,
             seq: id.seq.0,
         };
-        match self.ask(To::Shard(GroupId::FIRST), &call).await? {
+        match self.ask(To::Shard(shard), &call).await? {
             Answer::OpStatus(None) => Ok(OpState::Unknown),
             Answer::OpStatus(Some(outcomes)) => {
                 Ok(OpState::Applied(crate::codec::decode(&outcomes)?))

@@ -68,8 +68,13 @@ impl Client {
 
     /// What the node said last: cluster, node, user, sizes, routes.
     pub fn who_am_i(&self) -> WhoAmI {
-        let hello = self.core.link.hello();
-        hello.expect("a client exists only after its first greeting was answered")
+        self.told(WhoAmI::clone)
+    }
+
+    /// Something of what the node said last.
+    pub(crate) fn told<T>(&self, ask: impl FnOnce(&WhoAmI) -> T) -> T {
+        let told = self.core.link.hello(ask);
+        told.expect("a client exists only after its first greeting was answered")
     }
 }
 

@@ -72,9 +72,9 @@ fn longest_gap(acks: &[Instant]) -> Duration {
 async fn a_leader_that_dies_silently_stops_64_changes_for_less_than_a_second() {
     for (seed, election) in [(0, 300), (1, 450), (2, 600), (3, 700)] {
         let cluster = TestCluster::new(3);
-        cluster.works_for(ms(20));
+        cluster.works_for(ms(60));
         let client = cluster.client(None).await;
-        let end = Instant::now() + ms(3_000);
+        let end = Instant::now() + ms(2_200);
         let fate = async {
             sleep(ms(500 + seed)).await;
             cluster.stop(1);
@@ -82,13 +82,13 @@ async fn a_leader_that_dies_silently_stops_64_changes_for_less_than_a_second() {
             cluster.elect(None);
             sleep(ms(election - 250)).await;
             cluster.elect(Some(2));
-            sleep(ms(1_000)).await;
+            sleep(ms(700)).await;
             // It finds everything that was sent to it meanwhile, and applies nothing of it.
             cluster.wake(1);
         };
         let (acks, ()) = tokio::join!(busy((&cluster, &client), (64, 1), end), fate);
         let gap = longest_gap(&acks);
-        assert!(gap < ms(election + 250), "{election}: {gap:?}");
+        assert!(gap < ms(election + 300), "{election}: {gap:?}");
     }
 }
 
@@ -116,9 +116,9 @@ async fn a_leader_that_stopped_is_left_before_the_others_notice() {
 #[tokio::test(start_paused = true)]
 async fn leaders_change_back_and_forth() {
     let cluster = TestCluster::new(5);
-    cluster.works_for(ms(7));
+    cluster.works_for(ms(60));
     let client = cluster.client(None).await;
-    let end = Instant::now() + ms(12_000);
+    let end = Instant::now() + ms(10_000);
     let fate = async {
         for turn in 0..12u64 {
             let (old, new) = (turn % 4 + 1, (turn + 1) % 4 + 1);
@@ -149,7 +149,7 @@ async fn leaders_change_back_and_forth() {
             }
         }
     };
-    let (acks, ()) = tokio::join!(busy((&cluster, &client), (32, 12), end), fate);
+    let (acks, ()) = tokio::join!(busy((&cluster, &client), (24, 12), end), fate);
     let gap = longest_gap(&acks);
     assert!(gap < ms(1_000), "{gap:?}");
 }
@@ -175,6 +175,21 @@ async fn a_client_that_knows_a_follower_only_sends_changes_to_the_leader() {
     let client = cluster.client_at(&[3], None).await;
     mkdir(&client, "/d/a").await.unwrap();
     assert_eq!(cluster.counts().calls["Mutate"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_former_leader_that_does_not_know_it_is_not_asked_for_long() {
+    let cluster = TestCluster::new(3);
+    let client = cluster.client(None).await;
+    mkdir(&client, "/d/a").await.unwrap();
+    cluster.stop(1);
+    cluster.elect(Some(3));
+    cluster.wake(1);
+    for name in ["b", "c", "e"] {
+        let began = Instant::now();
+        mkdir(&client, &format!("/d/{name}")).await.unwrap();
+        assert!(began.elapsed() < ms(100), "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -77,6 +77,13 @@ impl Routes {
             .map_or(GroupId::FIRST, |(_, shard)| *shard)
     }
 
+    /// All shards we know of; that of `/` at least.
+    pub(crate) fn shards(&self) -> Vec<GroupId> {
+        let known = self.routes.iter().map(|(_, shard)| *shard);
+        let all: std::collections::BTreeSet<_> = known.chain([GroupId::FIRST]).collect();
+        all.into_iter().collect()
+    }
+
     /// Whom to ask first: a node's word about itself counts more than another's about it.
     pub(crate) fn leader_of(&self, shard: GroupId) -> Option<NodeId> {
         let leader = self.leaders.get(&shard)?;

@@ -90,7 +90,9 @@ impl Client {
                 Err(error) if is_passing(&error) || is_damage(&error) => error,
                 Err(error) => return Err(error),
             };
-            if fetching.missed && !renewed {
+            // Dead owners are replaced by others in time.
+            let dead = is_passing(&cause) && retry.failures > 0;
+            if fetching.missed && !renewed || dead {
                 renewed = true;
                 fetching.renew().await?;
             }
@@ -115,6 +117,8 @@ impl Fetching<'_> {
     async fn round(&mut self) -> Result<Hashed> {
         let len = u64::from(self.want.len);
         let order = self.client.core.link.ranked(&self.asked(), len);
+        // Nobody whose address we know: the cluster knows more.
+        self.missed |= order.is_empty();
         let mut passing = None;
         let mut damage = Error::unavailable("no owner of the chunk can be reached");
         for (place, node) in order.iter().enumerate() {

@@ -123,7 +123,7 @@ impl Client {
         let chunk_bytes = content.shape.map_or(0, |shape| shape.chunk_bytes);
         let resumable = options.range.is_none() && content.size() > chunk_bytes;
         let identity = resumable.then(|| Identity {
-            cluster: self.who_am_i().cluster,
+            cluster: self.told(|hello| hello.cluster),
             path: content.path.clone(),
             inode: content.file.inode,
             version: content.file.attrs.version,

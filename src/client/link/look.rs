@@ -72,9 +72,15 @@ impl Link {
         {
             tracing::debug!(%error, "a node that sent us away does not say where to");
         }
-        if let Some(shard) = shard {
-            self.confirm(shard, Some(node)).await;
+        let Some(shard) = shard else {
+            return;
+        };
+        if self.routes(|routes| routes.leader_of(shard)) == Some(node) {
+            // It says that it leads, and does not: it was stopped for a while perhaps.
+            self.routes(|routes| routes.not_leader(shard, node));
+            self.look(Some(node)).await;
         }
+        self.confirm(shard, Some(node)).await;
     }
 
     /// Asks around for the routes, once for all who want to know at this time. `but`: this one

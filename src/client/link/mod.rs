@@ -92,8 +92,8 @@ impl Link {
     }
 
     /// What a node said last; `None` before the first connection.
-    pub(crate) fn hello(&self) -> Option<WhoAmI> {
-        self.state.lock().hello.clone()
+    pub(crate) fn hello<T>(&self, ask: impl FnOnce(&WhoAmI) -> T) -> Option<T> {
+        self.state.lock().hello.as_ref().map(ask)
     }
 
     /// Asks the routes.

@@ -14,10 +14,13 @@ use std::time::Duration;
 
 /// Nodes known at most: those told with greetings, and owners of chunks.
 const PEERS_MAX: usize = 4_096;
-/// Connections kept: each costs its end some tens of KiB.
+/// Connections kept: each costs its end some tens of KiB. Only those in use go beyond it.
 pub(super) const OPEN_MAX: usize = 64;
 /// A node that could not be reached is not dialled again for this long.
 const DIAL_AGAIN: Duration = Duration::from_millis(500);
+
+/// For this long it is asked last where others have the same.
+const DOUBTED_FOR: Duration = Duration::from_secs(10);
 
 pub(super) struct Peer {
     /// Where the cluster says it is.
@@ -56,10 +59,11 @@ impl Peer {
     }
 
     /// It seems to be dead: it says nothing, or could not be reached the last time.
-    pub(super) fn is_doubtful(&self, _now: Duration) -> bool {
+    pub(super) fn is_doubtful(&self, now: Duration) -> bool {
+        let failed = |(at, _): &(Duration, Error)| now.saturating_sub(*at) < DOUBTED_FOR;
         match self.live() {
             Some(live) => live.is_silent(),
-            None => self.failed.is_some(),
+            None => self.failed.as_ref().is_some_and(failed),
         }
     }
 }
@@ -133,9 +137,7 @@ impl Peers {
 
     /// Keeps a new connection; one that was there before stays if it works.
     pub(super) fn adopt(&mut self, live: Arc<Live>) -> Arc<Live> {
-        if self.open_count() >= OPEN_MAX {
-            self.close_one();
-        }
+        while self.open_count() >= OPEN_MAX && self.close_one() {}
         let Some(peer) = self.entry(live.node) else {
             return live;
         };
@@ -154,16 +156,15 @@ impl Peers {
         peers.filter(|peer| peer.live().is_some()).count()
     }
 
-    /// Lets go of the connection that was not used for the longest time.
-    fn close_one(&mut self) {
+    /// Lets go of the connection that was not used for the longest time. `false`: all are in use.
+    fn close_one(&mut self) -> bool {
         let idle = self.peers.values_mut().filter(|peer| {
             let held = peer.live.as_ref();
             held.is_some_and(|live| Arc::strong_count(live) == 1)
         });
         let used = |peer: &&mut Peer| peer.live.as_ref().map(|live| *live.used.lock());
-        if let Some(peer) = idle.min_by_key(used) {
-            peer.live = None;
-        }
+        let oldest = idle.min_by_key(used);
+        oldest.and_then(|peer| peer.live.take()).is_some()
     }
 
     pub(super) fn failed(&mut self, node: NodeId, now: Duration, error: Error) {

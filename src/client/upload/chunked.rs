@@ -66,7 +66,7 @@ impl Client {
         let Some(source) = source else {
             return;
         };
-        let most = self.who_am_i().chunk_bytes.min(FORESEEN_BYTES_MAX);
+        let most = self.told(|hello| hello.chunk_bytes).min(FORESEEN_BYTES_MAX);
         if source.len().is_none_or(|len| len > most) || self.core.link.only_node().is_some() {
             return;
         }
@@ -158,7 +158,7 @@ impl Client {
             return Ok((begun, None));
         };
         let header = Header {
-            cluster: self.who_am_i().cluster,
+            cluster: self.told(|hello| hello.cluster),
             path: target.path.clone(),
             precondition: target.precondition,
             mode: target.mode,

@@ -158,7 +158,8 @@ impl Client {
         step: &str,
     ) -> Result<Result<Target, PutReport>> {
         if let OpIds::Given(id) = &options.op {
-            let state = self.op_state(OpId::named(id, step)?).await?;
+            let id_of_step = OpId::named(id, step)?;
+            let state = self.op_state(self.shard_of(path), id_of_step).await?;
             if let OpState::Applied(outcomes) = state {
                 let first = outcomes.into_iter().next();
                 let done = first.ok_or_else(|| crate::client::core::odd("an outcome"))??;
@@ -236,7 +237,7 @@ impl Client {
 
     pub(super) fn inline_bytes(&self) -> u64 {
         // The wire has room for this much; what a node tells beyond is not believed.
-        let told = self.who_am_i().inline_bytes;
+        let told = self.told(|hello| hello.inline_bytes);
         told.min(crate::limits::INLINE_BYTES_MAX)
     }
 }
