@@ -70,8 +70,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "sim",
         &[
-            "node", "client", "shard", "net", "store", "cluster", "proto", "env", "error",
-            "types",
+            "node", "client", "shard", "net", "store", "cluster", "proto", "env", "error", "types",
         ],
     ),
     (

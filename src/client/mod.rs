@@ -54,9 +54,9 @@ mod window;
 mod wire;
 
 pub use self::core::Client;
-#[cfg(test)]
-pub(crate) use wire::Bind;
 pub use list::Pages;
 pub use options::{ConnectOptions, GetOptions, ListOptions, OpIds, Overwrite, PutOptions};
 pub use progress::{NoProgress, Progress};
 pub use report::{Changed, GetReport, Listing, OpState, Page, PutReport, TreeReport};
+#[cfg(test)]
+pub(crate) use wire::Bind;

@@ -42,6 +42,10 @@ pub struct Shape {
     pub segment_bytes: u64,
     /// Metadata is folded after this time.
     pub fold_after: Duration,
+    /// Of every link, one way.
+    pub latency: Duration,
+    /// How long a sync of a node's disk takes.
+    pub sync_latency: Duration,
 }
 
 /// What a node's process has reached.
@@ -83,7 +87,7 @@ impl Cluster {
     /// Machines with identities; nothing runs yet.
     pub fn new(shape: &Shape) -> Cluster {
         let trace = Trace::default();
-        let network = Network::new(shape.seed ^ 0x6e65_7477, trace.clone());
+        let network = Network::new(shape.seed ^ 0x6e65_7477, shape.latency, trace.clone());
         let world = World::new(network, shape.nodes + shape.clients);
         let rng = SeededRng::new(shape.seed ^ 0x6361);
         let cluster = ClusterId([7; 16]);
@@ -97,7 +101,10 @@ impl Cluster {
                 .issue(&rng, &subject, serial, validity, &[])
                 .unwrap()
         };
-        let machine = |host: HostId| Machine::new(host, shape.seed.wrapping_add(host as u64 * 7_919));
+        let machine = |host: HostId| {
+            let seed = shape.seed.wrapping_add(host as u64 * 7_919);
+            Machine::new(host, seed, shape.sync_latency)
+        };
         let nodes = (0..shape.nodes)
             .map(|host| NodeMachine {
                 machine: machine(host),
@@ -160,7 +167,14 @@ impl Cluster {
         self.trace
             .note(self.world.now(), format_args!("node {number} starts"));
         node.machine.boot(&mut self.world, |birth| async move {
-            let start = start_of(&birth, &shape, cluster, number, sockets.at.to_string(), first);
+            let start = start_of(
+                &birth,
+                &shape,
+                cluster,
+                number,
+                sockets.at.to_string(),
+                first,
+            );
             let reached = match run_node(&birth, start, tls, sockets, made, first).await {
                 Ok(node) => Stage::Serving(node),
                 Err(error) => Stage::Refused(error),
@@ -226,7 +240,8 @@ impl Cluster {
         let now = self.world.now();
         for (host, text) in panics {
             // What a process does after its end is nobody's.
-            let ended = |node: &NodeMachine| node.machine.host == host && node.machine.died().is_some();
+            let ended =
+                |node: &NodeMachine| node.machine.host == host && node.machine.died().is_some();
             if !self.nodes.iter().any(ended) {
                 self.panics.push(format!("host {host}: {text}"));
             }

@@ -34,19 +34,32 @@ pub enum Ask {
         chunked: bool,
     },
     /// The bytes of the current version.
-    Get { name: NameId },
-    Stat { name: NameId },
-    Versions { name: NameId },
+    Get {
+        name: NameId,
+    },
+    Stat {
+        name: NameId,
+    },
+    Versions {
+        name: NameId,
+    },
     /// A file; at this version, if one is given.
-    Remove { name: NameId, version: Option<u64> },
+    Remove {
+        name: NameId,
+        version: Option<u64>,
+    },
     Rename {
         from: NameId,
         to: NameId,
         /// A file may replace a file.
         replace: bool,
     },
-    Mkdir { name: NameId },
-    Rmdir { name: NameId },
+    Mkdir {
+        name: NameId,
+    },
+    Rmdir {
+        name: NameId,
+    },
     List,
 }
 
@@ -80,7 +93,10 @@ pub enum Thing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// A put's file.
-    Wrote { inode: u64, version: u64 },
+    Wrote {
+        inode: u64,
+        version: u64,
+    },
     /// Done; nothing more is known of it.
     Done,
     /// A get's or stat's.

@@ -19,9 +19,9 @@
 //! `world` and `network`.
 
 mod cluster;
-mod machine;
 mod content;
 mod history;
+mod machine;
 mod network;
 mod oracle;
 mod panics;

@@ -126,8 +126,10 @@ impl Recorder {
     /// An operation begins; until it ends its outcome is unknown.
     pub fn invoke(&self, client: usize, directory: u32, ask: Ask) -> Running {
         let now = self.network.now();
-        self.trace
-            .note(now, format_args!("client {client} asks {directory} {ask:?}"));
+        self.trace.note(
+            now,
+            format_args!("client {client} asks {directory} {ask:?}"),
+        );
         let mut state = self.state.lock();
         state.clock += 1;
         *state.running.entry(client).or_default() += 1;

@@ -27,8 +27,8 @@ const HEALED_MAX: Duration = Duration::from_secs(10);
 const WIND_DOWN: Duration = Duration::from_secs(40);
 /// Reading everything again takes no longer.
 const READING_MAX: Duration = Duration::from_secs(600);
-/// How long a client tries one request.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long the client that reads everything tries one request.
+const READER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Tasks of each client that work at once.
 const WORKERS: usize = 2;
 
@@ -66,6 +66,8 @@ struct Run {
     recorder: Recorder,
     size: Size,
     seed: u64,
+    /// How long a client tries one request.
+    client_timeout: Duration,
     violations: Vec<String>,
     /// Nodes whose disks fail on purpose: they may refuse to start.
     ill: BTreeSet<usize>,
@@ -87,7 +89,11 @@ pub fn run_schedule(seed: u64, size: Size, schedule: &Schedule) -> Report {
         clients: size.clients + 1,
         segment_bytes: [16 << 10, 64 << 10, 256 << 10][rng.random_range(0..3)],
         fold_after: Duration::from_millis([100, 500, 2_000][rng.random_range(0..3)]),
+        latency: Duration::from_micros([500, 1_500, 6_000][rng.random_range(0..3)]),
+        sync_latency: Duration::from_millis([0, 1, 4, 10][rng.random_range(0..4)]),
     };
+    // Shorter than one attempt, or long enough for several.
+    let client_timeout = Duration::from_secs([2, 5, 15, 35][rng.random_range(0..4)]);
     let cluster = Cluster::new(&shape);
     let recorder = Recorder::new(cluster.world.network.clone(), cluster.trace.clone());
     let mut run = Run {
@@ -95,6 +101,7 @@ pub fn run_schedule(seed: u64, size: Size, schedule: &Schedule) -> Report {
         recorder,
         size,
         seed,
+        client_timeout,
         violations: Vec::new(),
         ill: BTreeSet::new(),
     };
@@ -172,7 +179,7 @@ impl Run {
                 spawn.spawn("worker", Box::pin(worker.work()));
             }
         };
-        self.cluster.start_client(client, CLIENT_TIMEOUT, work);
+        self.cluster.start_client(client, self.client_timeout, work);
     }
 
     /// Clients work while things go wrong.
@@ -281,7 +288,9 @@ impl Run {
     fn heal(&mut self) -> Duration {
         let hosts = self.size.nodes + self.size.clients + 1;
         let world = &mut self.cluster.world;
-        world.network.change(|weather| *weather = Default::default());
+        world
+            .network
+            .change(|weather| *weather = Default::default());
         for host in 0..hosts {
             world.pause(host, false);
             world.set_rate(host, RATE_TRUE);
@@ -302,7 +311,7 @@ impl Run {
         let told = served.clone();
         let probe = self.size.clients;
         self.cluster
-            .start_client(probe, CLIENT_TIMEOUT, |connector| async move {
+            .start_client(probe, READER_TIMEOUT, |connector| async move {
                 let client = connector.connect().await;
                 let path = DfsPath::parse("/probe").unwrap();
                 while client
@@ -345,7 +354,7 @@ impl Run {
             }
             *told.lock() = true;
         };
-        self.cluster.start_client(reader, CLIENT_TIMEOUT, read);
+        self.cluster.start_client(reader, READER_TIMEOUT, read);
         if !self.cluster.run_until(READING_MAX, |_| *done.lock()) {
             self.violations
                 .push(format!("not all was read within {READING_MAX:?}"));

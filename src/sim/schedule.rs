@@ -13,6 +13,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Kill,
+    /// A node is not heard any more, and ends a little later: what it did meanwhile nobody knows.
+    MuteKill,
     PowerCut,
     PowerCutAll,
     CutAtWrite,
@@ -35,8 +37,9 @@ pub enum Kind {
     ClientDeath,
 }
 
-pub const KINDS: [Kind; 21] = [
+pub const KINDS: [Kind; 22] = [
     Kind::Kill,
+    Kind::MuteKill,
     Kind::PowerCut,
     Kind::PowerCutAll,
     Kind::CutAtWrite,
@@ -69,8 +72,14 @@ pub enum Act {
         down: Duration,
     },
     /// The power goes at the so-manieth change of the disk from now.
-    CutAtWrite { node: usize, writes: u64 },
-    Pause { host: HostId, on: bool },
+    CutAtWrite {
+        node: usize,
+        writes: u64,
+    },
+    Pause {
+        host: HostId,
+        on: bool,
+    },
     /// Nothing goes from any of the first to any of the others.
     Cut {
         from: Vec<HostId>,
@@ -83,16 +92,38 @@ pub enum Act {
     Corruption(u32),
     Jitter(Duration),
     Largest(Option<usize>),
-    WallSkew { node: usize, ms: i64 },
-    Rate { host: HostId, rate: u32 },
+    WallSkew {
+        node: usize,
+        ms: i64,
+    },
+    Rate {
+        host: HostId,
+        rate: u32,
+    },
     /// So many reads fail, on paths with this in them.
-    ReadErrors { node: usize, path: &'static str, times: u64 },
+    ReadErrors {
+        node: usize,
+        path: &'static str,
+        times: u64,
+    },
     /// The next sync fails once.
-    SyncError { node: usize },
-    SyncLatency { node: usize, latency: Duration },
-    FillDisk { node: usize, left: u64 },
-    MendDisk { node: usize },
-    ClientDeath { client: usize },
+    SyncError {
+        node: usize,
+    },
+    SyncLatency {
+        node: usize,
+        latency: Duration,
+    },
+    FillDisk {
+        node: usize,
+        left: u64,
+    },
+    MendDisk {
+        node: usize,
+    },
+    ClientDeath {
+        client: usize,
+    },
 }
 
 /// What happens in one run.
@@ -117,13 +148,13 @@ pub fn draw(seed: u64, size: Size) -> Schedule {
     let mut rng = StdRng::seed_from_u64(seed ^ 0x7363_6865);
     let mut kinds = KINDS.to_vec();
     kinds.shuffle(&mut rng);
-    kinds.truncate(rng.random_range(1..=4));
+    kinds.truncate(rng.random_range(2..=5));
     let mut drawing = Drawing {
         rng,
         size,
         acts: Vec::new(),
     };
-    let troubles = drawing.rng.random_range(2..=8);
+    let troubles = drawing.rng.random_range(4..=12);
     let last = size.work.as_millis() as u64 * 3 / 4;
     for _ in 0..troubles {
         let kind = kinds[drawing.rng.random_range(0..kinds.len())];
@@ -148,7 +179,8 @@ impl Drawing {
     }
 
     fn host(&mut self) -> HostId {
-        self.rng.random_range(0..self.size.nodes + self.size.clients)
+        self.rng
+            .random_range(0..self.size.nodes + self.size.clients)
     }
 
     fn millis(&mut self, from: u64, to: u64) -> Duration {
@@ -178,6 +210,19 @@ impl Drawing {
     fn trouble(&mut self, kind: Kind, at: Duration) {
         match kind {
             Kind::Kill | Kind::PowerCut | Kind::Outage | Kind::PowerCutAll => self.end(kind, at),
+            Kind::MuteKill => {
+                let (node, hosts) = (self.node(), self.size.nodes + self.size.clients);
+                let others = (0..hosts).filter(|host| *host != node).collect();
+                let (mute, down) = (self.millis(1, 80), self.millis(1, 1_500));
+                let power = self.rng.random();
+                let cut = Act::Cut {
+                    from: vec![node],
+                    to: others,
+                };
+                self.act(at, cut);
+                self.act(at + mute, Act::End { node, power, down });
+                self.act(at + mute, Act::Join);
+            }
             Kind::Isolate | Kind::Split | Kind::OneWay => self.cut(kind, at),
             Kind::ReadErrors | Kind::SyncError | Kind::SlowDisk | Kind::FullDisk => {
                 self.disk(kind, at);
@@ -229,7 +274,11 @@ impl Drawing {
             Kind::Drift => {
                 let host = self.host();
                 let rate = self.rng.random_range(800..=1_200);
-                self.both(at, Act::Rate { host, rate }, Act::Rate { host, rate: 1_000 });
+                self.both(
+                    at,
+                    Act::Rate { host, rate },
+                    Act::Rate { host, rate: 1_000 },
+                );
             }
             Kind::ClientDeath => {
                 let client = self.rng.random_range(0..self.size.clients);

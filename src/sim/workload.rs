@@ -82,7 +82,8 @@ impl Worker {
             },
             73..82 => Ask::Rename {
                 from: name,
-                to: (name + self.rng.random_range(1..NAMES.len()) as NameId) % NAMES.len() as NameId,
+                to: (name + self.rng.random_range(1..NAMES.len()) as NameId)
+                    % NAMES.len() as NameId,
                 replace: self.rng.random(),
             },
             82..85 => Ask::Mkdir { name },
@@ -204,7 +205,10 @@ impl Worker {
         let report = report.await?;
         let hash = ChunkHash::of(&bytes);
         if hash != report.hash {
-            let text = format!("{path}: the bytes got are not of version {}", report.version);
+            let text = format!(
+                "{path}: the bytes got are not of version {}",
+                report.version
+            );
             self.recorder.violation(text);
         }
         let content = self.recorder.content_of(hash, bytes.len() as u64, "get");

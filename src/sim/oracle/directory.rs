@@ -121,9 +121,7 @@ impl Directory {
     /// True if a read shows this state.
     fn shows(&self, ask: Ask, told: &Told) -> bool {
         match (ask, told) {
-            (Ask::Get { name }, Told::Is(Thing::File(seen))) => {
-                self.is_file(name, seen)
-            }
+            (Ask::Get { name }, Told::Is(Thing::File(seen))) => self.is_file(name, seen),
             (Ask::Stat { name }, Told::Is(thing)) => self.is(name, thing),
             (Ask::Versions { name }, Told::Versions(seen)) => match self.item(name) {
                 Some(Item::File { versions, .. }) => {
@@ -132,13 +130,15 @@ impl Directory {
                 }
                 _ => false,
             },
-            (Ask::List, Told::Names(seen)) => (0..).zip(&self.items).all(|(name, item)| {
-                match (item, seen.get(&name)) {
-                    (None, None) => true,
-                    (Some(_), Some(thing)) => self.is(name, thing),
-                    _ => false,
-                }
-            }),
+            (Ask::List, Told::Names(seen)) => {
+                (0..)
+                    .zip(&self.items)
+                    .all(|(name, item)| match (item, seen.get(&name)) {
+                        (None, None) => true,
+                        (Some(_), Some(thing)) => self.is(name, thing),
+                        _ => false,
+                    })
+            }
             _ => false,
         }
     }
@@ -170,9 +170,7 @@ impl Directory {
             _ => false,
         };
         match ask {
-            Ask::Put {
-                name, over, ..
-            } => match (over, code) {
+            Ask::Put { name, over, .. } => match (over, code) {
                 (Over::Absent, Code::Exists) => !absent(name) && !is_dir(name),
                 (Over::Version(_), Code::NotFound) => absent(name),
                 (Over::Version(wanted), Code::Conflict) => {

@@ -20,7 +20,9 @@ pub const EVENTS_MAX: usize = 256;
 pub enum Verdict {
     Linearizable,
     /// There is no such order; the longest that was found is of these operations.
-    Impossible { longest: Vec<usize> },
+    Impossible {
+        longest: Vec<usize>,
+    },
     /// Too many to look at.
     Undecided,
 }

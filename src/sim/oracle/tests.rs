@@ -57,10 +57,7 @@ fn right(events: &[Event]) {
 
 fn wrong(events: &[Event]) {
     let verdict = search(events);
-    assert!(
-        matches!(verdict, Verdict::Impossible { .. }),
-        "{verdict:?}"
-    );
+    assert!(matches!(verdict, Verdict::Impossible { .. }), "{verdict:?}");
 }
 
 #[test]
