@@ -365,6 +365,9 @@ impl Run {
     fn report(mut self, schedule: &Schedule, healed_in: Duration) -> Report {
         self.violations.extend(self.cluster.take_panics());
         self.violations.extend(self.recorder.violations());
+        // A node that refuses does so at every start.
+        self.violations.sort();
+        self.violations.dedup();
         let (mut undecided, mut unknown) = (0, 0);
         for (directory, events) in (0..).zip(self.recorder.directories()) {
             let open = |event: &&Event| event.outcome == Outcome::Unknown;

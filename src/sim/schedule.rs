@@ -213,7 +213,12 @@ impl Drawing {
             Kind::MuteKill => {
                 let (node, hosts) = (self.node(), self.size.nodes + self.size.clients);
                 let others = (0..hosts).filter(|host| *host != node).collect();
-                let (mute, down) = (self.millis(1, 80), self.millis(1, 1_500));
+                let mute = self.millis(1, 80);
+                // Now and then for longer than clients wait.
+                let down = match self.rng.random_range(0..3) {
+                    0 => self.millis(2_000, 8_000),
+                    _ => self.millis(1, 1_500),
+                };
                 let power = self.rng.random();
                 let cut = Act::Cut {
                     from: vec![node],
