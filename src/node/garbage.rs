@@ -336,7 +336,9 @@ impl Node {
             return Ok(None);
         }
         let since = shard.proposer.time();
-        let held = self.hold_everywhere(&wanted, Look::Known, Some(ack)).await?;
+        let held = self
+            .hold_everywhere(&wanted, Look::Known, Some(ack))
+            .await?;
         let few = |held: &Held| !held.is_enough(ack);
         let Some(at) = held.iter().position(few) else {
             return Ok(Some(since));

@@ -51,6 +51,11 @@ impl Node {
         match self.groups.raft(group) {
             Some(raft) => {
                 let status = raft.status();
+                // Of itself it says so only while a majority does.
+                let own = status.leader == Some(status.replica);
+                if own && !raft.is_leader() {
+                    return None;
+                }
                 let leads = |(replica, node): &(_, NodeId)| {
                     (status.leader == Some(*replica)).then_some(*node)
                 };

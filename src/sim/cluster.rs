@@ -44,6 +44,10 @@ pub struct Shape {
     pub segment_bytes: u64,
     /// Metadata is folded after this time.
     pub fold_after: Duration,
+    /// Of every link, one way.
+    pub latency: Duration,
+    /// How long a sync of a node's disk takes.
+    pub sync_latency: Duration,
 }
 
 /// What a node's process has reached.
@@ -87,7 +91,7 @@ impl Cluster {
     /// Machines with identities; nothing runs yet.
     pub fn new(shape: &Shape) -> Cluster {
         let trace = Trace::default();
-        let network = Network::new(shape.seed ^ 0x6e65_7477, trace.clone());
+        let network = Network::new(shape.seed ^ 0x6e65_7477, shape.latency, trace.clone());
         let world = World::new(network, shape.nodes + shape.clients);
         let rng = SeededRng::new(shape.seed ^ 0x6361);
         let cluster = ClusterId([7; 16]);
@@ -101,8 +105,10 @@ impl Cluster {
                 .issue(&rng, &subject, serial, validity, &[])
                 .unwrap()
         };
-        let machine =
-            |host: HostId| Machine::new(host, shape.seed.wrapping_add(host as u64 * 7_919));
+        let machine = |host: HostId| {
+            let seed = shape.seed.wrapping_add(host as u64 * 7_919);
+            Machine::new(host, seed, shape.sync_latency)
+        };
         let seal = Seal::create(&rng);
         let first = Papers {
             credentials: issue(Subject::Node(NodeId(1)), NODE_DAYS),

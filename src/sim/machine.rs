@@ -31,7 +31,9 @@ pub struct Machine {
     pub disk: SimDisk,
     /// By how much the wall clock is wrong.
     wall_skew_ms: i64,
+    /// How long a sync takes now, and when nothing is wrong.
     sync_latency: Duration,
+    sync_latency_usual: Duration,
     life: Option<Life>,
 }
 
@@ -81,14 +83,17 @@ impl Birth {
 }
 
 impl Machine {
-    pub fn new(host: HostId, seed: u64) -> Machine {
+    /// `sync_latency`: how long a sync takes when nothing is wrong. It should take some time: what
+    /// is told before it is done can be told then, and lost.
+    pub fn new(host: HostId, seed: u64, sync_latency: Duration) -> Machine {
         let mut machine = Machine {
             host,
             seed,
             lives: 0,
             disk: SimDisk::new(seed),
             wall_skew_ms: 0,
-            sync_latency: Duration::ZERO,
+            sync_latency,
+            sync_latency_usual: sync_latency,
             life: None,
         };
         machine.wipe();
@@ -186,11 +191,11 @@ impl Machine {
         self.disk.set_limit(Some(used.saturating_add(left)));
     }
 
-    /// The disk works, is fast and has space.
+    /// The disk works, is as fast as usual and has space.
     pub fn mend_disk(&mut self) {
         self.disk.clear_faults();
         self.disk.set_limit(Some(DISK_BYTES));
-        self.set_sync_latency(Duration::ZERO);
+        self.set_sync_latency(self.sync_latency_usual);
     }
 }
 

@@ -13,8 +13,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-/// Of every link, one way.
-const LATENCY: Duration = Duration::from_micros(800);
 /// Datagrams a socket keeps for its process; more are lost, as with a full socket buffer.
 const INBOX_MAX: usize = 2_048;
 
@@ -53,6 +51,8 @@ struct Inbox {
 
 struct State {
     now: Duration,
+    /// Of every link, one way.
+    latency: Duration,
     rng: StdRng,
     weather: Weather,
     /// By arrival, then by the order of sending.
@@ -67,9 +67,11 @@ struct State {
 pub struct Network(Arc<Mutex<State>>);
 
 impl Network {
-    pub fn new(seed: u64, trace: Trace) -> Network {
+    /// `latency`: of every link, one way.
+    pub fn new(seed: u64, latency: Duration, trace: Trace) -> Network {
         Network(Arc::new(Mutex::new(State {
             now: Duration::ZERO,
+            latency,
             rng: StdRng::seed_from_u64(seed),
             weather: Weather::default(),
             flying: BTreeMap::new(),
@@ -157,7 +159,7 @@ impl State {
             let jitter = self.weather.jitter.as_micros() as u64;
             let late = Duration::from_micros(self.rng.random_range(0..=jitter));
             self.sent += 1;
-            let key = (self.now + LATENCY + late, self.sent);
+            let key = (self.now + self.latency + late, self.sent);
             self.flying.insert(key, Datagram { from, to, bytes });
         }
     }

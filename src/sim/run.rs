@@ -30,8 +30,8 @@ const WIND_DOWN: Duration = Duration::from_secs(40);
 const READING_MAX: Duration = Duration::from_secs(600);
 /// Everything that is missing somewhere is made again within this time.
 const CONVERGED_MAX: Duration = Duration::from_secs(120);
-/// How long a client tries one request.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long the client that reads everything tries one request.
+const READER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Tasks of each client that work at once.
 const WORKERS: usize = 2;
 
@@ -69,6 +69,8 @@ struct Run {
     recorder: Recorder,
     size: Size,
     seed: u64,
+    /// How long a client tries one request.
+    client_timeout: Duration,
     violations: Vec<String>,
     /// Nodes whose disks fail on purpose: they may refuse to start.
     ill: BTreeSet<usize>,
@@ -90,7 +92,11 @@ pub fn run_schedule(seed: u64, size: Size, schedule: &Schedule) -> Report {
         clients: size.clients + 1,
         segment_bytes: [16 << 10, 64 << 10, 256 << 10][rng.random_range(0..3)],
         fold_after: Duration::from_millis([100, 500, 2_000][rng.random_range(0..3)]),
+        latency: Duration::from_micros([500, 1_500, 6_000][rng.random_range(0..3)]),
+        sync_latency: Duration::from_millis([0, 1, 4, 10][rng.random_range(0..4)]),
     };
+    // Shorter than one attempt, or long enough for several.
+    let client_timeout = Duration::from_secs([2, 5, 15, 35][rng.random_range(0..4)]);
     let cluster = Cluster::new(&shape);
     let recorder = Recorder::new(cluster.world.network.clone(), cluster.trace.clone());
     let mut run = Run {
@@ -98,6 +104,7 @@ pub fn run_schedule(seed: u64, size: Size, schedule: &Schedule) -> Report {
         recorder,
         size,
         seed,
+        client_timeout,
         violations: Vec::new(),
         ill: BTreeSet::new(),
     };
@@ -175,7 +182,7 @@ impl Run {
                 spawn.spawn("worker", Box::pin(worker.work()));
             }
         };
-        self.cluster.start_client(client, CLIENT_TIMEOUT, work);
+        self.cluster.start_client(client, self.client_timeout, work);
     }
 
     /// Clients work while things go wrong.
@@ -307,7 +314,7 @@ impl Run {
         let told = served.clone();
         let probe = self.size.clients;
         self.cluster
-            .start_client(probe, CLIENT_TIMEOUT, |connector| async move {
+            .start_client(probe, READER_TIMEOUT, |connector| async move {
                 let client = connector.connect().await;
                 let path = DfsPath::parse("/probe").unwrap();
                 while client
@@ -346,7 +353,7 @@ impl Run {
             }
             *told.lock() = true;
         };
-        self.cluster.start_client(reader, CLIENT_TIMEOUT, read);
+        self.cluster.start_client(reader, READER_TIMEOUT, read);
         if !self.cluster.run_until(READING_MAX, |_| *done.lock()) {
             self.violations
                 .push(format!("not all was read within {READING_MAX:?}"));
@@ -357,6 +364,9 @@ impl Run {
     fn report(mut self, schedule: &Schedule, healed_in: Duration) -> Report {
         self.violations.extend(self.cluster.take_panics());
         self.violations.extend(self.recorder.violations());
+        // A node that refuses does so at every start.
+        self.violations.sort();
+        self.violations.dedup();
         let (mut undecided, mut unknown) = (0, 0);
         for (directory, events) in (0..).zip(self.recorder.directories()) {
             let open = |event: &&Event| event.outcome == Outcome::Unknown;

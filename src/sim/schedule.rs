@@ -13,6 +13,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Kill,
+    /// A node is not heard any more, and ends a little later: what it did meanwhile nobody knows.
+    MuteKill,
     PowerCut,
     PowerCutAll,
     CutAtWrite,
@@ -35,8 +37,9 @@ pub enum Kind {
     ClientDeath,
 }
 
-pub const KINDS: [Kind; 21] = [
+pub const KINDS: [Kind; 22] = [
     Kind::Kill,
+    Kind::MuteKill,
     Kind::PowerCut,
     Kind::PowerCutAll,
     Kind::CutAtWrite,
@@ -145,13 +148,13 @@ pub fn draw(seed: u64, size: Size) -> Schedule {
     let mut rng = StdRng::seed_from_u64(seed ^ 0x7363_6865);
     let mut kinds = KINDS.to_vec();
     kinds.shuffle(&mut rng);
-    kinds.truncate(rng.random_range(1..=4));
+    kinds.truncate(rng.random_range(2..=5));
     let mut drawing = Drawing {
         rng,
         size,
         acts: Vec::new(),
     };
-    let troubles = drawing.rng.random_range(2..=8);
+    let troubles = drawing.rng.random_range(4..=12);
     let last = size.work.as_millis() as u64 * 3 / 4;
     for _ in 0..troubles {
         let kind = kinds[drawing.rng.random_range(0..kinds.len())];
@@ -207,6 +210,24 @@ impl Drawing {
     fn trouble(&mut self, kind: Kind, at: Duration) {
         match kind {
             Kind::Kill | Kind::PowerCut | Kind::Outage | Kind::PowerCutAll => self.end(kind, at),
+            Kind::MuteKill => {
+                let (node, hosts) = (self.node(), self.size.nodes + self.size.clients);
+                let others = (0..hosts).filter(|host| *host != node).collect();
+                let mute = self.millis(1, 80);
+                // Now and then for longer than clients wait.
+                let down = match self.rng.random_range(0..3) {
+                    0 => self.millis(2_000, 8_000),
+                    _ => self.millis(1, 1_500),
+                };
+                let power = self.rng.random();
+                let cut = Act::Cut {
+                    from: vec![node],
+                    to: others,
+                };
+                self.act(at, cut);
+                self.act(at + mute, Act::End { node, power, down });
+                self.act(at + mute, Act::Join);
+            }
             Kind::Isolate | Kind::Split | Kind::OneWay => self.cut(kind, at),
             Kind::ReadErrors | Kind::SyncError | Kind::SlowDisk | Kind::FullDisk => {
                 self.disk(kind, at);

@@ -193,7 +193,7 @@ fn the_state_machine_cuts_and_takes_images() {
         send(&life, &Client::default().request(21, &ops))
             .await
             .unwrap();
-        let machine = &life.node.shard.machine;
+        let machine = &life.shard().machine;
         let cut = machine.cut_image().await.unwrap();
         assert_eq!(cut.mark, machine.applied());
         let bytes = disk.contents(&cut.file).unwrap();
@@ -216,7 +216,7 @@ fn the_state_machine_cuts_and_takes_images() {
         };
         let machine = |group| {
             let (env, store) = (stores.env.clone(), stores.core.store.clone());
-            Machine::new(env, store, group, &stores.core.spool).unwrap()
+            Machine::new(env, store, group, &Path::new(DIR).join("images")).unwrap()
         };
         let other = machine(GroupId::ROOT).stage_image(received()).await;
         assert_eq!(other.map(|_| ()).unwrap_err().code, Code::Corrupt);
