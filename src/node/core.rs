@@ -230,6 +230,8 @@ impl Core {
             learners: Default::default(),
             offline_after: who.offline_after,
             on_end: who.on_end,
+            commits: Default::default(),
+            fenced: Default::default(),
             repairs: Default::default(),
             scrub: Default::default(),
             settings: Default::default(),

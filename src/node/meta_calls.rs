@@ -91,6 +91,7 @@ impl Node {
         asked.session = own_session(caller, asked.session);
         asked.user = caller.user.clone();
         asked.group = caller.group.clone();
+        let _committing = self.commits.read().await;
         asked.held = self.hold_references(&shard, &asked, ack).await?;
         let uploads: Vec<_> = asked.ops.iter().map(upload_of).collect();
         let (outcomes, time) = shard.proposer.propose(asked, request.len()).await?;

@@ -65,7 +65,7 @@ use crate::store::chunks::ChunkStore;
 use crate::store::overlay::MetaStore;
 use crate::store::reserve::Reserve;
 use crate::store::wal::Wal;
-use crate::types::{ClusterId, GroupId, NodeId, ReplicaId, ShardTime};
+use crate::types::{ClusterId, Epoch, GroupId, NodeId, ReplicaId, ShardTime};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -117,6 +117,11 @@ pub(crate) struct Node {
     pub offline_after: Duration,
     /// What must not go on ends here.
     pub on_end: core::OnEnd,
+    /// Held by requests that refer to chunks, from the question for their holders until they are
+    /// applied; taken whole when the ring has changed.
+    pub commits: tokio::sync::RwLock<()>,
+    /// The epoch and term for which it was taken last.
+    pub fenced: Mutex<(Epoch, u64)>,
     pub repairs: repairs::Repairs,
     pub scrub: scrub::Scrub,
     /// Of the shard of `/`, as this node knew them last.

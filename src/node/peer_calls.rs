@@ -2,6 +2,7 @@
 //! cluster was checked when it connected.
 
 use super::Node;
+use super::group::Group;
 use super::service::reply_frame;
 use crate::codec;
 use crate::error::{Code, Error, Result};
@@ -220,6 +221,7 @@ impl Node {
         }
         let limit = limit.min(WANTED_MAX) as usize;
         let shard = self.groups.shard(group)?;
+        self.fence(&shard, epoch).await?;
         let read = move |records: &StoreView| {
             let page = read::references(records, from, limit)?;
             let next = page.next;
@@ -231,6 +233,25 @@ impl Node {
             })
         };
         shard.read(ReadLevel::Linearizable, read).await
+    }
+
+    /// Sees that no commit under way was judged by the holders of an older epoch. What is committed
+    /// from here on is on holders of this one; what was before, the caller's pass will see. So an
+    /// older epoch can be closed when everybody's pass has ended, and nothing is left behind where
+    /// no reader looks.
+    async fn fence(&self, shard: &Group, epoch: Epoch) -> Result<()> {
+        let term = shard.raft.status().term;
+        if *self.fenced.lock() == (epoch, term) {
+            return Ok(());
+        }
+        drop(self.commits.write().await);
+        // One that was given up by its client may be in the log and not applied yet.
+        shard.proposer.barrier().await?;
+        if self.views.now().newest_epoch() != epoch || shard.raft.status().term != term {
+            return Err(Error::new(Code::Busy, "the ring or the leader has changed"));
+        }
+        *self.fenced.lock() = (epoch, term);
+        Ok(())
     }
 
     async fn read_index(&self, group: GroupId) -> Result<LogIndex> {

@@ -13,6 +13,7 @@ use crate::store::overlay::MetaStore;
 use crate::types::{Revision, ShardTime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Entries of one shard on their way at once: one is being synced while the next is gathered.
@@ -172,22 +173,27 @@ async fn gather(
         }
         queued_bytes.fetch_sub(batch.bytes, Ordering::Relaxed);
         let (raft, time, wall) = (raft.clone(), time.clone(), env.clock.wall());
-        env.spawn.spawn(
-            "proposal",
-            Box::pin(async move {
-                let proposal = Proposal {
-                    time: time.now(),
-                    wall,
-                    requests: batch.requests,
-                    chores: batch.chores,
-                };
-                let stamped = proposal.time;
-                let command = codec::encode(&Command::Propose(proposal)).into();
-                let reply = raft.propose(command).await;
-                drop(permit);
-                answer(reply, stamped, batch.answers, batch.chore_answers);
-            }),
-        );
+        let proposal = Proposal {
+            time: time.now(),
+            wall,
+            requests: batch.requests,
+            chores: batch.chores,
+        };
+        let stamped = proposal.time;
+        let command = codec::encode(&Command::Propose(proposal)).into();
+        let mut proposing = Box::pin(async move { raft.propose(command).await });
+        // Begun here, so that entries reach the log in the order of the queue and of their times:
+        // `garbage` counts on it.
+        let begun = futures::poll!(&mut proposing);
+        let waiting = async move {
+            let reply = match begun {
+                Poll::Ready(reply) => reply,
+                Poll::Pending => proposing.await,
+            };
+            drop(permit);
+            answer(reply, stamped, batch.answers, batch.chore_answers);
+        };
+        env.spawn.spawn("proposal", Box::pin(waiting));
     }
 }
 

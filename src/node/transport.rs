@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// How long heartbeats wait for others to the same node: a fraction of their interval.
-const HEARTBEATS_WAIT: Duration = Duration::from_millis(15);
+/// How long heartbeats wait for others to the same node. Short: a reader whose question comes while
+/// one is on its way waits for its answer.
+const HEARTBEATS_WAIT: Duration = Duration::from_millis(2);
 /// Bytes of one message between nodes: below a frame's limit with one more entry.
 const GATHERED_BYTES_MAX: usize = 4 * MIB as usize;
 /// Messages to one node that wait; beyond it the sender is told that the node is not reachable.

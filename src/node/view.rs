@@ -77,6 +77,8 @@ pub struct Views {
     /// When the root group's leader answered last, monotonic; `None`: not in this life.
     heard: RwLock<Option<Duration>>,
     path: PathBuf,
+    /// Held while a newer view is being kept: they are written to one file.
+    taking: tokio::sync::Mutex<()>,
 }
 
 impl Views {
@@ -94,6 +96,7 @@ impl Views {
             now: RwLock::new(Arc::new(first)),
             heard: RwLock::new(None),
             path: data.join(FILE),
+            taking: tokio::sync::Mutex::default(),
         })
     }
 
@@ -127,15 +130,13 @@ impl Views {
 
     /// Takes a newer view and keeps it for the next start. False if it is not newer.
     pub async fn take(&self, env: &Env, new: ClusterView, tickets: &Tickets) -> Result<bool> {
+        let _one = self.taking.lock().await;
         if new.version <= self.now().cluster.version {
             return Ok(false);
         }
         save(env, &self.path, &new).await?;
         tickets.set_keys(ticket_keys(&new));
         let mut now = self.now.write();
-        if new.version <= now.cluster.version {
-            return Ok(false);
-        }
         let rings = match now.cluster.epochs == new.epochs {
             true => now.rings.clone(),
             false => rings(&new)?,

@@ -47,7 +47,7 @@ pub fn weight_of(capacity_bytes: u64) -> u32 {
 /// 1. Members stand in the order of their node ids, none twice.
 /// 2. There are at most `RING_MEMBERS_MAX`.
 /// 3. Zone and rack have at most `PLACE_BYTES_MAX` bytes.
-/// 4. The base is at least 1, and the mean weight at most [`BASE_DRIFT`] times the base: this
+/// 4. The base is at least 1, and the mean weight at most twice the base: this
 ///    bounds the memory of the ring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Epoch {
