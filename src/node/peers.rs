@@ -9,7 +9,7 @@ use crate::codec;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::net::{ALPN_NODE, ClientTls, Connection, Endpoint, Peer, Stream};
-use crate::proto::{Life, NodeAddress, PeerAnswer, PeerCall};
+use crate::proto::{Life, NodeAddress, PeerAnswer, PeerCall, REMOVED};
 use crate::types::NodeId;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
@@ -266,7 +266,16 @@ impl Peers {
             .get()
             .ok_or_else(|| Error::unavailable("this node is just starting"))?;
         let tls = self.tls.read().clone();
-        endpoint.connect(to, ALPN_NODE, &tls, DIAL_TIMEOUT).await
+        let connected = endpoint.connect(to, ALPN_NODE, &tls, DIAL_TIMEOUT).await;
+        connected.map_err(|error| match error.code {
+            // A clock that is wrong on either side makes certificates invalid: that passes. That
+            // this node was removed does not.
+            Code::Denied if !error.message.contains(REMOVED) => Error {
+                code: Code::Unavailable,
+                ..error
+            },
+            _ => error,
+        })
     }
 
     async fn introduce(&self, node: NodeId, connection: &Connection) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::config::ServerSettings;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::net::{Endpoint, Gate, Incoming, Peer, Refusal, ServerParts, ServerTls, Service};
-use crate::proto::{NodeInfo, NodeState};
+use crate::proto::{NodeInfo, NodeState, REMOVED};
 use crate::root::RootCommand;
 use crate::types::{ClusterId, NodeId};
 use futures::future::BoxFuture;
@@ -299,7 +299,7 @@ impl Node {
             Peer::Nobody => Ok(()),
             Peer::Node { id, .. } => match view.node(*id) {
                 Some(info) if info.state == NodeState::Removed => {
-                    let why = format!("node {id} was removed from the cluster");
+                    let why = format!("node {id} {REMOVED}");
                     Err(Refusal::Denied(why))
                 }
                 // One that has just joined is not in every view yet.
@@ -307,7 +307,7 @@ impl Node {
             },
             Peer::User { name, .. } => {
                 if view.cluster.revoked_users.binary_search(name).is_ok() {
-                    let why = format!("user {name} was removed from the cluster");
+                    let why = format!("user {name} {REMOVED}");
                     return Err(Refusal::Denied(why));
                 }
                 if !self.is_trusted() {

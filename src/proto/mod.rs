@@ -22,7 +22,7 @@ pub use call::{Answer, Call, Ticket, TicketRight};
 pub use join::{JoinAnswer, JoinRequest, JoinWhat, Joined, REQUEST_BYTES_MAX};
 pub use peer::{
     Beat, BeatAnswer, ClusterView, GroupPlace, Life, Look, NodeInfo, NodeState, PeerAnswer,
-    PeerCall, RaftMessage, ReplicaBeat, RingEpoch, RingMember,
+    PeerCall, REMOVED, RaftMessage, ReplicaBeat, RingEpoch, RingMember,
 };
 pub use view::{
     ChunkLocation, DeletedView, DirView, EntryView, FileView, FsckReport, GroupView, NodeAddress,

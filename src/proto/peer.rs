@@ -279,6 +279,9 @@ pub struct ClusterView {
     pub time: ShardTime,
 }
 
+/// Said of a node that was removed, and of a user, by whoever refuses it.
+pub const REMOVED: &str = "was removed from the cluster";
+
 /// What a node is to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum NodeState {

@@ -9,7 +9,7 @@ use super::records::{
 use super::{EPOCHS_OPEN_MAX, NODES_MAX, TICKET_KEYS_KEPT, TOKEN_MS_MAX, TOKENS_MAX, USERS_MAX};
 use crate::codec;
 use crate::error::{Code, Error, Result};
-use crate::proto::{NodeInfo, NodeState, RingEpoch, RingMember};
+use crate::proto::{NodeInfo, NodeState, REMOVED, RingEpoch, RingMember};
 use crate::store::{Change, SlotRead};
 use crate::types::{Epoch, NodeId, ReplicaId, ShardTime};
 use bytes::Bytes;
@@ -160,7 +160,7 @@ impl Root<'_> {
         if known.state == NodeState::Removed {
             return refuse(
                 Code::Denied,
-                format!("node {} was removed from the cluster", info.node),
+                format!("node {} {REMOVED}", info.node),
                 "to use the machine again, join with an empty directory and a new token",
             );
         }
@@ -347,7 +347,7 @@ impl Root<'_> {
             return Ok(Ok(RootDone::Nothing));
         }
         if info.state == NodeState::Removed {
-            let why = format!("node {id} was removed from the cluster");
+            let why = format!("node {id} {REMOVED}");
             return refuse(Code::Conflict, why, "join the machine as a new node");
         }
         info.state = state;
