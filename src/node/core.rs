@@ -17,7 +17,7 @@ use crate::env::{Env, MetaBase};
 use crate::error::{Error, Result};
 use crate::net::ClientTls;
 use crate::proto::{ClusterView, Life, NodeAddress, NodeInfo, NodeState, RingEpoch};
-use crate::raft::{Timers, members_of, seed_members};
+use crate::raft::{Members, Timers, members_in_log, members_of, seed_members};
 use crate::root::{self, CaRecord, Seed};
 use crate::shard;
 use crate::shard::records::Settings;
@@ -153,7 +153,7 @@ impl Core {
             seed(env, &wal, &store, first).await?;
         }
         forget_leftovers(&wal, &store).await?;
-        let shared = shared_groups(&store)?;
+        let shared = shared_groups(&wal, &store).await?;
         let accept = options.accept_lost_tail;
         let mut broken = must_be_whole(&wal, &store, dir, &shared)?;
         for group in tail::settle(&wal, &log, accept, &shared).await? {
@@ -273,11 +273,19 @@ async fn newest_view(env: &Env, who: &Who, groups: &Groups) -> Result<ClusterVie
     }))
 }
 
-/// Groups that have voters on other nodes: what is lost of them here can be had again.
-fn shared_groups(store: &MetaStore) -> Result<BTreeSet<GroupId>> {
+/// Groups that have, or may have, voters on other nodes: what is lost of them here can be had again.
+/// The log may know members that no fold holds yet.
+async fn shared_groups(wal: &Wal, store: &MetaStore) -> Result<BTreeSet<GroupId>> {
     let mut shared = BTreeSet::new();
     for record in store.replicas() {
-        if members_of(&record.mark.members)?.voters.len() != 1 {
+        let folded = members_of(&record.mark.members)?;
+        let behind = record.mark.position.index.next();
+        let logged = members_in_log(wal, record.group, behind).await;
+        let alone = |members: &Members| {
+            let mut voters = members.voters.iter();
+            members.voters.len() == 1 && voters.all(|(replica, _)| *replica == record.replica)
+        };
+        if !alone(&folded) || !logged.iter().all(alone) {
             shared.insert(record.group);
         }
     }
@@ -356,9 +364,13 @@ fn must_be_whole(
     let mut broken = Vec::new();
     for record in store.replicas() {
         let group = record.group;
-        let why = match wal.state(group).purged {
+        let log = wal.state(group);
+        let why = match log.purged {
             // An empty replica that waits for its first image has no log yet.
             None if record.mark == ReplicaMark::default() => continue,
+            // An image was installed, and the log has not followed yet; `raft` sees to it. It was
+            // taken from a leader, whom the log knows.
+            None if shared.contains(&group) && log.vote.is_some() => continue,
             None => format!("the log of group {group} is missing"),
             Some(purged) if purged > record.mark.position => format!(
                 "the metadata of group {group} ends at {}, its log begins behind {}: the metadata \

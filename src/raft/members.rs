@@ -10,9 +10,10 @@ use super::kinds::{Host, StoredMembership, position};
 use super::{Members, Progress, RaftGroup, refusal, stored};
 use crate::error::{Code, Error, Result};
 use crate::limits;
-use crate::store::wal::LogPosition;
-use crate::types::{LogIndex, NodeId, ReplicaId};
-use openraft::ChangeMembers;
+use super::log::READ_BYTES_MAX;
+use crate::store::wal::{LogPosition, Wal};
+use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
+use openraft::{ChangeMembers, EntryPayload};
 use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 use std::collections::{BTreeMap, BTreeSet};
@@ -205,6 +206,29 @@ impl RaftGroup {
 /// `corrupt` for bytes that are none.
 pub fn members_of(encoded: &[u8]) -> Result<Members> {
     Ok(members(&stored::decode_members(encoded)?))
+}
+
+/// The members that entries of a log name, from an index on; entries that cannot be read are left
+/// out. For a start, which must know who else there may be before the group runs.
+pub async fn members_in_log(wal: &Wal, group: GroupId, from: LogIndex) -> Vec<Members> {
+    let mut found = Vec::new();
+    let end = wal.state(group).last.map_or(LogIndex(0), |last| last.index.next());
+    let mut at = from;
+    while at < end {
+        let Ok(page) = wal.read(group, at, end, READ_BYTES_MAX).await else {
+            at = at.next();
+            continue;
+        };
+        at = page.last().map_or(end, |entry| entry.position.index.next());
+        for entry in page {
+            if let Ok(entry) = stored::entry_from_log(entry)
+                && let EntryPayload::Membership(named) = entry.payload
+            {
+                found.push(members(&StoredMembership::new(Some(entry.log_id), named)));
+            }
+        }
+    }
+    found
 }
 
 pub(super) fn members(stored: &StoredMembership) -> Members {

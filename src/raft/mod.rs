@@ -95,7 +95,7 @@ mod status;
 mod stored;
 
 pub use group::{RaftGroup, seed_members};
-pub use members::members_of;
+pub use members::{members_in_log, members_of};
 #[doc(hidden)]
 pub use message::takes_message;
 pub use seams::{
