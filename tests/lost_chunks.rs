@@ -37,13 +37,17 @@ fn a_chunk_file_that_vanished_shows_and_is_healed_by_a_put() {
     });
     let said = node.dfs(&["--json", "status"]).json()["reasons"].to_string();
     assert!(
-        said.contains("1 chunks that files need are missing"),
+        said.contains("1 chunks that files need are missing on every node"),
         "{said}"
     );
     assert_ne!(node.dfs(&["fsck"]).status, 0);
     assert_ne!(node.dfs(&["get", "/a", "back"]).status, 0);
     node.dfs(&["put", "a", "/again"]).ok();
-    assert_eq!(node.dfs(&["--json", "status"]).json()["health"], "yellow");
+    until(
+        Duration::from_secs(20),
+        "the status is yellow again",
+        || node.dfs(&["--json", "status"]).json()["health"] == "yellow",
+    );
     node.dfs(&["get", "-f", "/a", "back"]).ok();
     assert!(std::fs::read(node.path("back")).unwrap() == bytes(1, 2_000_000));
     node.dfs(&["fsck"]).ok();

@@ -63,7 +63,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cmd",
         &[
-            "bench", "node", "client", "shard", "net", "cluster", "proto", "env", "error",
+            "bench", "node", "client", "shard", "net", "cluster", "ring", "proto", "env", "error",
             "limits", "types", "codec", "config",
         ],
     ),

@@ -39,8 +39,8 @@
 //! Memory: one page of hashes, and the pins.
 
 use super::Node;
-use super::copies::Held;
 use super::group::Group;
+use super::holders::Held;
 use super::peers::odd;
 use super::pins::Pins;
 use crate::env::Clock;

@@ -19,6 +19,7 @@ mod core;
 mod enter;
 mod garbage;
 mod group;
+mod holders;
 mod identity;
 mod images;
 mod join;

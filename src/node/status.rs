@@ -55,6 +55,9 @@ impl Node {
     pub(super) async fn beats_of_all(self: &Arc<Self>) -> Result<Vec<Heard>> {
         if let Ok(root) = self.must_lead_root() {
             root.raft.read_barrier().await?;
+            let own = self.own_beat().await;
+            let now = self.env.clock.now();
+            self.liveness.lock().hear(self.id, own, now);
             return Ok(self.heard_here());
         }
         match self.ask_root(&PeerCall::Beats, ASK_TIMEOUT).await? {
@@ -110,8 +113,12 @@ impl Node {
             ));
         }
         let wanted = members.len().min(super::members::VOTERS);
-        let groups: Vec<GroupView> = view
-            .groups
+        // The leader of the root group has heard of this more lately than it told.
+        let places = match self.leading_root() {
+            Some(_) => self.liveness.lock().places(self.env.clock.now()),
+            None => view.groups.clone(),
+        };
+        let groups: Vec<GroupView> = places
             .iter()
             .map(|place| group_view(place, wanted, &mut health))
             .collect();
@@ -276,8 +283,8 @@ fn copies(beats: &[Heard], epochs: usize, health: &mut Health) {
     }
     if lost > 0 {
         health.red(format!(
-            "{lost} copies of chunks that files need are on no node that answers; `dfs fsck` names \
-             the files"
+            "{lost} chunks that files need are missing on every node that answers; `dfs fsck` names \
+             the files, put them again"
         ));
     }
     if missing > lost {

@@ -7,15 +7,15 @@
 
 use super::group::Written;
 use super::kinds::{Host, StoredMembership, position};
+use super::log::READ_BYTES_MAX;
 use super::{Members, Progress, RaftGroup, refusal, stored};
 use crate::error::{Code, Error, Result};
 use crate::limits;
-use super::log::READ_BYTES_MAX;
 use crate::store::wal::{LogPosition, Wal};
 use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
-use openraft::{ChangeMembers, EntryPayload};
 use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
+use openraft::{ChangeMembers, EntryPayload};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::timeout;
 
@@ -212,7 +212,10 @@ pub fn members_of(encoded: &[u8]) -> Result<Members> {
 /// out. For a start, which must know who else there may be before the group runs.
 pub async fn members_in_log(wal: &Wal, group: GroupId, from: LogIndex) -> Vec<Members> {
     let mut found = Vec::new();
-    let end = wal.state(group).last.map_or(LogIndex(0), |last| last.index.next());
+    let end = wal
+        .state(group)
+        .last
+        .map_or(LogIndex(0), |last| last.index.next());
     let mut at = from;
     while at < end {
         let Ok(page) = wal.read(group, at, end, READ_BYTES_MAX).await else {

@@ -5,7 +5,7 @@
 //! | byte | table | key | value |
 //! |---|---|---|---|
 //! | 01 | cluster | | [`Cluster`] |
-//! | 02 | nodes | node id u64 | [`NodeRecord`] |
+//! | 02 | nodes | node id u64 | [`NodeInfo`](crate::proto::NodeInfo) |
 //! | 03 | ticket keys | epoch u64 | [`TicketKey`] |
 //! | 04 | the CA | | [`CaRecord`] |
 //! | 05 | join tokens | token id u64 | [`TokenRecord`] |

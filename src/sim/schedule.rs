@@ -1,4 +1,4 @@
-//! Pure: what goes wrong when, drawn from a seed. Played by `run`.
+//! what goes wrong when, drawn from a seed. Played by `run`.
 //!
 //! Each seed takes a few kinds of trouble and repeats them: many kinds at once mostly hide each
 //! other. The last trouble ends well before the end of the work.
