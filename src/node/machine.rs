@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn no_replica(group: GroupId) -> Error {
     let why = format!("this node has no replica of group {group}");
@@ -41,6 +42,8 @@ pub struct Machine {
     meaning: Meaning,
     /// Where images are spooled.
     spool: PathBuf,
+    /// Applying found damage.
+    damaged: AtomicBool,
 }
 
 impl Machine {
@@ -66,6 +69,7 @@ impl Machine {
             replica: record.replica,
             meaning,
             spool: spool.to_owned(),
+            damaged: AtomicBool::new(false),
         }))
     }
 
@@ -75,6 +79,12 @@ impl Machine {
     /// `redirect` when the replica was removed.
     pub fn view(&self) -> Result<View> {
         self.store.view(self.slot()?)
+    }
+
+    /// True after applying has stopped because of damage that is on the disk: a restart would meet
+    /// it again.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
     }
 
     /// False while the replica waits for its first image.
@@ -160,6 +170,8 @@ impl StateMachine for Machine {
             let applied = self.env.run_blocking(work).await;
             if let Err(error) = &applied {
                 tracing::error!(%group, %error, "committed entries cannot be applied");
+                let damaged = error.code == Code::Corrupt;
+                self.damaged.fetch_or(damaged, Ordering::Relaxed);
             }
             applied
         })

@@ -122,6 +122,10 @@ async fn open_once(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Resu
     };
     let core = Core::open(env, raft_env, dir, bases, options, first.as_ref()).await?;
     if new {
+        if let Some(made) = &made {
+            // Before `DIR/node`: nobody could make another one if this were lost.
+            made.admin.save(&dir.join("admin.dfs"))?;
+        }
         files.create(dir)?;
     }
     unmark_first_start(env, dir).await?;

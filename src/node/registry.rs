@@ -29,6 +29,13 @@ impl Running {
             Running::Shard(group) => &group.raft,
         }
     }
+
+    fn is_damaged(&self) -> bool {
+        match self {
+            Running::Root(group) => group.machine.is_damaged(),
+            Running::Shard(group) => group.machine.is_damaged(),
+        }
+    }
 }
 
 /// All replicas of a node.
@@ -83,8 +90,8 @@ impl Groups {
         Ok(())
     }
 
-    /// A replica that has stopped must not look alive: one that others can replace is given up,
-    /// any other ends the process.
+    /// A replica that has stopped must not look alive: one that is damaged and that others can
+    /// replace is given up; anything else ends the process, and its next start goes on.
     async fn watch(&self, group: GroupId, running: Running) {
         let raft = running.raft();
         let error = raft.ended().await;
@@ -93,7 +100,7 @@ impl Groups {
             return;
         }
         let status = raft.status();
-        if status.voters.len() > 1 {
+        if status.voters.len() > 1 && running.is_damaged() {
             self.running.write().remove(&group);
             self.give_up(group, status.replica, error.to_string());
             return;
