@@ -144,11 +144,17 @@ fn of_alert(alert: u64, remote: SocketAddr, whose: Side) -> Error {
         (alert::CERTIFICATE_EXPIRED, Side::Ours) => denied(format!(
             "{remote} refused this identity (the identity has expired)"
         ))
-        .hint("take a new `admin.dfs` from the node's data directory; check both machines' clocks"),
+        .hint(
+            "take a new `admin.dfs` from the data directory of the first node, or `dfs login` with a \
+             new token; check both machines' clocks",
+        ),
         (alert::CERTIFICATE_EXPIRED, Side::Theirs) => denied(format!(
             "{remote} cannot be trusted (the node's certificate has expired)"
         ))
-        .hint("check both machines' clocks; restart the node to renew it"),
+        .hint(
+            "check both machines' clocks; a running node renews its certificate by itself, one that \
+             was off for longer than it lasts has to be removed and joined anew",
+        ),
         (alert::UNSUPPORTED_CERTIFICATE, Side::Theirs) => denied(format!(
             "{remote} cannot be trusted (its certificate is not a node's)"
         )),

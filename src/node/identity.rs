@@ -59,6 +59,12 @@ impl Identity {
         }
     }
 
+    /// The data directory; `None`: nothing is kept.
+    pub fn dir(&self) -> Option<PathBuf> {
+        let files = self.files.lock();
+        files.as_ref().map(|(_, dir)| dir.clone())
+    }
+
     pub fn credentials(&self) -> Credentials {
         self.credentials.lock().clone()
     }
@@ -102,6 +108,9 @@ pub(super) async fn run(node: Arc<Node>) {
             renew_at = now + RENEW_LOOK;
             if let Err(error) = node.renew().await {
                 tracing::warn!(%error, "the node's certificate could not be renewed; again later");
+            }
+            if let Err(error) = node.keep_admin(false) {
+                tracing::warn!(%error, "the administrator's identity could not be kept");
             }
         }
     }
@@ -151,7 +160,7 @@ impl Node {
     }
 
     /// The CA, on a member of the root group.
-    fn authority(&self) -> Result<Authority> {
+    pub(super) fn authority(&self) -> Result<Authority> {
         if let Some(authority) = &*self.identity.authority.lock() {
             return Ok(authority.clone());
         }

@@ -10,6 +10,7 @@
 //! and reading run on the blocking pool.
 
 mod admin;
+mod admin_file;
 mod beat;
 mod check;
 mod chunk_calls;

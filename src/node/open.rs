@@ -56,8 +56,6 @@ pub(super) struct Opened {
     pub weight: u32,
     /// Where others are, for a node that has just joined.
     pub nodes: Vec<NodeAddress>,
-    /// The first administrator's identity, on the node that made the cluster.
-    pub admin: Option<Identity>,
     /// Held as long as the process runs on the directory.
     pub lock: DirLock,
 }
@@ -129,16 +127,11 @@ async fn open_once(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Resu
         files.create(dir)?;
     }
     unmark_first_start(env, dir).await?;
-    let admin = match made {
-        Some(made) => Some(made.admin),
-        None => Identity::load(&dir.join("admin.dfs")).ok(),
-    };
     Ok(Opened {
         files,
         core,
         weight,
         nodes,
-        admin,
         lock,
     })
 }

@@ -5,7 +5,7 @@ use super::identity::Identity as NodeIdentity;
 use super::open::{Opened, open};
 use super::service::Calls;
 use super::{Node, workers};
-use crate::cluster::{self, DirLock, Identity};
+use crate::cluster::DirLock;
 use crate::config::ServerSettings;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
@@ -15,7 +15,6 @@ use crate::root::RootCommand;
 use crate::types::{ClusterId, NodeId};
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -100,7 +99,6 @@ async fn start(
         core,
         weight,
         nodes,
-        admin,
         lock,
     } = opened;
     let tls = ServerTls::new(&files.credentials)?;
@@ -133,13 +131,9 @@ async fn start(
     late.set(node.clone());
     workers::start(&node);
     node.register().await?;
-    if let Some(admin) = admin {
-        let told = node.told_nodes().into_iter();
-        let admin = admin.with_addresses(told.map(|node| node.address).collect());
-        if let Err(error) = publish_admin(&settings.data, &admin) {
-            // A full disk, say: the node serves all the same, so that it can be deleted from.
-            tracing::warn!(%error, "the administrator's identity could not be written");
-        }
+    if let Err(error) = node.keep_admin(true) {
+        // A full disk, say: the node serves all the same, so that it can be deleted from.
+        tracing::warn!(%error, "the administrator's identity could not be kept");
     }
     Ok(Server {
         node,
@@ -160,24 +154,6 @@ fn end_process(error: &Error) {
     tracing::error!(%error, "the node stops");
     eprintln!("dfs: {error}");
     std::process::exit(i32::from(error.code.exit_status()));
-}
-
-/// Puts the administrator's identity where the operator and the local user's client look.
-fn publish_admin(data: &Path, admin: &Identity) -> Result<()> {
-    admin.save(&data.join("admin.dfs"))?;
-    match cluster::install_for_user(admin) {
-        Ok(cluster::Installed::KeptOther(path)) => {
-            tracing::warn!(
-                path = %path.display(),
-                "another cluster's identity is there and stays; use --identity {}",
-                data.join("admin.dfs").display()
-            );
-        }
-        Ok(done) => tracing::info!(?done, "the local user's client finds this cluster"),
-        // A node without a home directory, or with a full one, serves all the same.
-        Err(error) => tracing::warn!(%error, "no identity for the local user's client"),
-    }
-    Ok(())
 }
 
 /// An address that can be connected to: the unspecified one is this machine.
