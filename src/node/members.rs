@@ -9,6 +9,9 @@
 //! 4. A voter is dropped only in the same change that brings its successor, which has caught up
 //!    by then; a node that is offline keeps its vote until there is a successor.
 //! 5. A node that is not heard of gets nothing new.
+//! 6. A new replica takes the place of a broken one on its node, which is forgotten then with its
+//!    vote: so one at a time, and where a majority could not do without that vote, it is taken
+//!    from the replica first. A broken replica may be running and its vote be worth something.
 
 use crate::proto::{NodeInfo, NodeState};
 use crate::types::{NodeId, ReplicaId};
@@ -72,26 +75,46 @@ impl Known<'_> {
         if let Some(useless) = useless {
             return Some(Step::RemoveLearner(useless.id));
         }
-        for node in &wanted {
-            if on(*node).is_none() && self.online.contains(node) {
-                return Some(Step::AddLearner(*node));
-            }
-        }
         let voters: BTreeSet<ReplicaId> = self
             .replicas
             .iter()
             .filter(|replica| replica.votes)
             .map(|replica| replica.id)
             .collect();
+        let learns = self.replicas.iter().any(|replica| !replica.votes);
+        for node in &wanted {
+            if on(*node).is_some() || !self.online.contains(node) {
+                continue;
+            }
+            match self.broken_voter_on(*node) {
+                None => return Some(Step::AddLearner(*node)),
+                Some(_) if learns => {}
+                Some(lost) if voters.len() == 2 => {
+                    let others = voters.into_iter().filter(|voter| *voter != lost);
+                    return Some(Step::ChangeVoters(others.collect()));
+                }
+                Some(_) => return Some(Step::AddLearner(*node)),
+            }
+        }
         let mut next = BTreeSet::new();
         for node in &wanted {
-            let replica = on(*node)?;
+            let Some(replica) = on(*node) else {
+                // Its turn comes when the one that learns now votes.
+                next.insert(self.broken_voter_on(*node)?);
+                continue;
+            };
             if !replica.votes && !replica.caught_up {
                 return None;
             }
             next.insert(replica.id);
         }
         (next != voters).then_some(Step::ChangeVoters(next))
+    }
+
+    fn broken_voter_on(&self, node: NodeId) -> Option<ReplicaId> {
+        let mut all = self.replicas.iter();
+        let found = all.find(|one| one.node == node && one.votes && one.broken);
+        found.map(|replica| replica.id)
     }
 
     /// The nodes that should have a voter.
@@ -188,6 +211,8 @@ mod tests {
         next: u64,
         online: BTreeSet<NodeId>,
         offline: BTreeSet<NodeId>,
+        /// Voters whose node has another replica now: they never answer again.
+        forgotten: BTreeSet<ReplicaId>,
     }
 
     impl World {
@@ -209,7 +234,20 @@ mod tests {
                 }],
                 next: 2,
                 offline: BTreeSet::new(),
+                forgotten: BTreeSet::new(),
             }
+        }
+
+        /// More than half of the voters answer.
+        fn assert_majority(&self) {
+            let voters = self.replicas.iter().filter(|r| r.votes);
+            let (mut all, mut live) = (0, 0);
+            for voter in voters {
+                all += 1;
+                let answers = !self.forgotten.contains(&voter.id);
+                live += usize::from(answers && !self.offline.contains(&voter.node));
+            }
+            assert!(live * 2 > all, "{live} of {all} voters answer");
         }
 
         fn next(&self) -> Option<Step> {
@@ -240,6 +278,9 @@ mod tests {
                         assert!(self.online.contains(&node));
                         let live = |r: &Replica| r.node == node && !r.broken;
                         assert!(!self.replicas.iter().any(live));
+                        let forgotten = self.replicas.iter().filter(|r| r.node == node);
+                        self.forgotten.extend(forgotten.map(|r| r.id));
+                        self.assert_majority();
                         self.replicas.push(Replica {
                             id: ReplicaId(self.next),
                             node,
@@ -254,8 +295,10 @@ mod tests {
                     }
                     Step::ChangeVoters(voters) => {
                         assert!(!voters.is_empty());
+                        self.assert_majority();
                         self.replicas.retain(|r| voters.contains(&r.id));
                         self.replicas.iter_mut().for_each(|r| r.votes = true);
+                        self.assert_majority();
                     }
                 }
             }
@@ -313,6 +356,21 @@ mod tests {
     }
 
     #[test]
+    fn damaged_replicas_are_replaced_without_ever_losing_the_majority() {
+        for nodes in 2..5 {
+            for damaged in 1..nodes.min(VOTERS) {
+                let mut world = World::new(&vec![""; nodes]);
+                let before = world.settle();
+                for replica in world.replicas.iter_mut().skip(1).take(damaged) {
+                    replica.broken = true;
+                }
+                assert_eq!(world.settle().len(), before.len());
+                assert!(world.replicas.iter().all(|r| r.votes && !r.broken));
+            }
+        }
+    }
+
+    #[test]
     fn nothing_moves_while_a_node_is_only_quiet() {
         let mut world = World::new(&[""; 4]);
         world.settle();
@@ -334,6 +392,7 @@ mod tests {
                 let quorum = world.replicas.iter().filter(|r| r.node.0 != *id).count();
                 if quorum * 2 > world.replicas.len() {
                     world.silence(*id);
+                    world.settle();
                 }
             }
             let on = world.settle();
