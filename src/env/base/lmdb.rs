@@ -52,6 +52,7 @@ impl LmdbBase {
                     .max_readers(READERS_MAX)
                     .open(path)
             }?;
+            extend(path, &env)?;
             // Readers of a process that was killed would keep pages from being used again.
             env.clear_stale_readers()?;
             let mut txn = env.write_txn()?;
@@ -194,12 +195,31 @@ fn is_full(error: &heed::Error) -> bool {
     }
 }
 
+/// Makes a file that was cut off as long as its pages say, before any of them is touched. Behind
+/// the end of a mapped file every access kills the process; pages of zeros are found to be damaged.
+/// A whole file may be shorter by pages that were never used, and is not harmed.
+fn extend(path: &Path, env: &Env<WithoutTls>) -> heed::Result<()> {
+    let pages = env.info().last_page_number as u64 + 1;
+    let needed = pages.saturating_mul(u64::from(env.stat().page_size));
+    let data = path.join("data.mdb");
+    let len = std::fs::metadata(&data)?.len();
+    if len < needed {
+        tracing::warn!(file = %data.display(), len, needed, "the database is shorter than its pages");
+        let file = std::fs::OpenOptions::new().write(true).open(&data)?;
+        file.set_len(needed)?;
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
 fn opening(path: &Path, error: &heed::Error) -> Error {
     let error = match error {
         heed::Error::Io(io) => Error::io("open the database", path, io),
         heed::Error::Mdb(MdbError::Invalid | MdbError::Corrupted | MdbError::VersionMismatch) => {
-            Error::corrupt(format!("not a database that can be read ({error})"))
-                .hint("the node can be rebuilt from its peers")
+            Error::corrupt(format!("not a database that can be read ({error})")).hint(
+                "if the cluster has other nodes, remove this one (`dfs node remove N --force`) \
+                     and join again with an empty directory",
+            )
         }
         _ => Error::failed(format!("cannot open the database ({error})")),
     };
