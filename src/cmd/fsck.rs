@@ -49,7 +49,10 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     let count = Count(problems, "problem", "problems");
     Err(Error::corrupt(format!("{count} found"))
         .at(&path)
-        .hint("keep the data directories as they are and restore what is named from a backup")
+        .hint(
+            "`dfs scrub --now` mends what other nodes still have; keep the data directories as \
+             they are, and restore from a backup what is still named after it",
+        )
         .into())
 }
 

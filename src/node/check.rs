@@ -1,5 +1,6 @@
-//! `fsck`: a read-only check of everything this node holds: records, totals, sums, references,
-//! and that every referenced chunk is here and whole.
+//! `fsck`: a read-only check of everything: records, totals, sums, references of every replica,
+//! and that every referenced chunk is on all its holders; with the bytes of all chunks on all
+//! nodes. Asked of the leader.
 
 use super::Node;
 use crate::error::Result;
@@ -20,7 +21,8 @@ const PROBLEMS_MAX: usize = 1_000;
 const DAMAGE_TOLD: usize = 10;
 
 impl Node {
-    /// Checks the shard that holds `path`, and its chunks; with `chunks` every byte of them.
+    /// Checks the shard that holds `path`, on all nodes, and its chunks; with `chunks` every byte
+    /// of them.
     pub(super) async fn fsck(self: &Arc<Self>, path: DfsPath, chunks: bool) -> Result<FsckReport> {
         // A path that is not there is the caller's error, not a finding.
         let shard = self.groups.shard(GroupId::FIRST)?;
@@ -29,11 +31,9 @@ impl Node {
                 shard::read::stat(view, &path)
             })
             .await?;
-        let machine = self.groups.shard(GroupId::FIRST)?.machine.clone();
-        let mut report = self
-            .env
-            .run_blocking(move || shard::check::check(&machine.view()?))
-            .await?;
+        let own = self.check_records(GroupId::FIRST).await?;
+        let mut report = own.report.clone();
+        self.check_others(&own, GroupId::FIRST, &mut report).await;
         self.check_references(&mut report).await?;
         let beats = self.beats_of_all().await?;
         for (node, _, beat) in &beats {
@@ -44,7 +44,7 @@ impl Node {
             report.problems.extend(told);
         }
         if chunks {
-            report.problems.extend(self.chunks.check().await?.problems);
+            self.check_all_chunks(&mut report).await;
         }
         let found = report.problems.len();
         if found > PROBLEMS_MAX {

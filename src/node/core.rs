@@ -120,6 +120,10 @@ pub(super) struct Who {
     pub on_end: OnEnd,
 }
 
+/// What can be done where a node's metadata cannot be read at all.
+const ELSEWHERE: &str = "if the cluster has other nodes, remove this one (`dfs node remove N \
+    --force`) and join again with an empty directory";
+
 /// What ends a process: why.
 pub(super) type OnEnd = Arc<dyn Fn(&Error) + Send + Sync>;
 
@@ -144,7 +148,8 @@ impl Core {
         };
         let log = dir.join("log");
         let wal = Wal::open_with(raft_env.clone(), &log, options.wal).await?;
-        let store = MetaStore::open_with(bases.meta, options.fold, options.on_fatal)?;
+        let store = MetaStore::open_with(bases.meta, options.fold, options.on_fatal)
+            .map_err(|error| error.hint(ELSEWHERE))?;
         store.recover_slots(env).await?;
         let chunks = ChunkStore::open_with(env.clone(), dir, bases.index, options.chunks).await?;
         let reserve = Reserve::new(env.disk.clone(), dir);
@@ -196,10 +201,11 @@ impl Core {
             transport,
             timers: Timers::default(),
             spool: who.data.join(SPOOL),
+            doubts: Arc::default(),
             on_end: who.on_end.clone(),
         });
         for (group, replica, why) in self.broken {
-            groups.give_up(group, replica, why);
+            groups.must_be_replaced(group, replica, why);
         }
         groups.start_all().await?;
         let view = newest_view(env, &who, &groups).await?;

@@ -3,12 +3,13 @@
 
 use super::clock::GroupClock;
 use super::core::OnEnd;
+use super::doubts::Doubts;
 use super::machine::Machine;
 use super::proposer::Proposer;
 use super::reader::Reader;
 use crate::codec;
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::raft::{PeerTransport, RaftGroup, Timers};
 use crate::root::{RootCommand, RootDone, RootEntry, RootReply};
 use crate::store::overlay::{MetaStore, View};
@@ -48,6 +49,8 @@ pub struct GroupContext {
     pub timers: Timers,
     /// Where images are spooled.
     pub spool: PathBuf,
+    /// Groups whose records turned out to be damaged.
+    pub doubts: Arc<Doubts>,
     /// Called when a replica that nobody can replace has stopped.
     pub on_end: OnEnd,
 }
@@ -75,7 +78,7 @@ impl GroupContext {
 
     fn machine(&self, id: GroupId) -> Result<Arc<Machine>> {
         let (env, store) = (self.raft_env.clone(), self.store.clone());
-        Machine::new(env, store, id, &self.spool)
+        Machine::new(env, store, id, &self.spool, self.doubts.clone())
     }
 }
 
@@ -133,7 +136,14 @@ impl Group {
         level: ReadLevel,
         read: impl FnOnce(&View) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.reader.read(level, read).await
+        let answer = self.reader.read(level, read).await;
+        let replaceable = || self.raft.status().voters.len() > 1;
+        match answer {
+            Err(error) if error.code == Code::Corrupt && replaceable() => {
+                Err(self.machine.damage_met(error))
+            }
+            answer => answer,
+        }
     }
 }
 

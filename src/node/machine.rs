@@ -2,6 +2,7 @@
 //! by `raft` with committed entries; publishes their effects in one step with the applied
 //! position. Cuts and takes images of it.
 
+use super::doubts::Doubts;
 use super::spool::SpoolFile;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
@@ -19,6 +20,11 @@ use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How often it is looked whether records were mended, and how many times: applying waits.
+const MEND_LOOK: Duration = Duration::from_millis(50);
+const MEND_LOOKS: u32 = 600;
 
 fn no_replica(group: GroupId) -> Error {
     let why = format!("this node has no replica of group {group}");
@@ -44,6 +50,7 @@ pub struct Machine {
     spool: PathBuf,
     /// Applying found damage.
     damaged: AtomicBool,
+    doubts: Arc<Doubts>,
 }
 
 impl Machine {
@@ -54,6 +61,7 @@ impl Machine {
         store: Arc<MetaStore>,
         group: GroupId,
         spool: &Path,
+        doubts: Arc<Doubts>,
     ) -> Result<Arc<Machine>> {
         let record = store.replica(group).map(|(now, _)| now);
         let record = record.ok_or_else(|| no_replica(group))?;
@@ -70,6 +78,7 @@ impl Machine {
             meaning,
             spool: spool.to_owned(),
             damaged: AtomicBool::new(false),
+            doubts,
         }))
     }
 
@@ -79,6 +88,23 @@ impl Machine {
     /// `redirect` when the replica was removed.
     pub fn view(&self) -> Result<View> {
         self.store.view(self.slot()?)
+    }
+
+    /// The records with the entry that they show.
+    ///
+    /// # Errors
+    /// `redirect` when the replica was removed.
+    pub fn state(&self) -> Result<(ReplicaMark, View)> {
+        let found = self.store.replica_view(self.group)?;
+        let found = found.filter(|(record, _)| record.replica == self.replica);
+        let (record, view) = found.ok_or_else(|| no_replica(self.group))?;
+        Ok((record.mark, view))
+    }
+
+    /// Damage that reading these records met: the replica is seen to. What to tell the reader.
+    pub fn damage_met(&self, error: Error) -> Error {
+        self.doubts
+            .instead_of(self.group, error, self.env.clock.now())
     }
 
     /// True after applying has stopped because of damage that is on the disk: a restart would meet
@@ -114,16 +140,38 @@ impl Machine {
         self.records().map(mark).unwrap_or_default()
     }
 
+    async fn apply_here(&self, entries: Arc<Vec<Committed>>) -> Result<Vec<Reply>> {
+        let (store, meaning) = (self.store.clone(), self.meaning);
+        let before = self.records().map(|(now, _)| now);
+        let work = move || apply_entries(&store, before?, meaning, &entries);
+        self.env.run_blocking(work).await
+    }
+
+    /// Waits a while for damaged records to be mended.
+    async fn is_mended(&self, error: &Error) -> bool {
+        let told = error.to_string();
+        if !self.doubts.suspect(self.group, told, self.env.clock.now()) {
+            return false;
+        }
+        for _ in 0..MEND_LOOKS {
+            tokio::time::sleep(MEND_LOOK).await;
+            if !self.doubts.is_open(self.group) {
+                return true;
+            }
+        }
+        false
+    }
+
     async fn cut(&self) -> Result<CutImage> {
         let file = SpoolFile::new(&self.env, &self.spool, self.group);
-        let found = self.store.replica_view(self.group)?;
-        let found = found.filter(|(record, _)| record.replica == self.replica);
-        let (record, view) = found.ok_or_else(|| no_replica(self.group))?;
-        let meta = ImageMeta {
-            group: self.group,
-            mark: record.mark,
-        };
-        let size = image::cut(&self.env, view, &meta, file.path()).await?;
+        let (mark, view) = self.state()?;
+        let group = self.group;
+        let meta = ImageMeta { group, mark };
+        let cut = image::cut(&self.env, view, &meta, file.path()).await;
+        let size = cut.map_err(|error| match error.code {
+            Code::Corrupt => self.damage_met(error),
+            _ => error,
+        })?;
         tracing::info!(group = %self.group, ?size, "cut an image");
         Ok(CutImage {
             mark: applied_mark(meta.mark),
@@ -163,12 +211,17 @@ impl StateMachine for Machine {
     }
 
     fn apply(&self, entries: Vec<Committed>) -> BoxFuture<'_, Result<Vec<Reply>>> {
-        let (store, group, meaning) = (self.store.clone(), self.group, self.meaning);
-        let before = self.records().map(|(now, _)| now);
-        let work = move || apply_entries(&store, before?, meaning, &entries);
+        let entries = Arc::new(entries);
         Box::pin(async move {
-            let applied = self.env.run_blocking(work).await;
+            let mut applied = self.apply_here(entries.clone()).await;
+            if let Err(error) = &applied
+                && error.code == Code::Corrupt
+                && self.is_mended(error).await
+            {
+                applied = self.apply_here(entries).await;
+            }
             if let Err(error) = &applied {
+                let group = self.group;
                 tracing::error!(%group, %error, "committed entries cannot be applied");
                 let damaged = error.code == Code::Corrupt;
                 self.damaged.fetch_or(damaged, Ordering::Relaxed);

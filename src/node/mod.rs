@@ -17,6 +17,7 @@ mod chunk_calls;
 mod clock;
 mod copies;
 mod core;
+mod doubts;
 mod enter;
 mod garbage;
 mod group;
@@ -51,6 +52,7 @@ pub(crate) mod testing;
 mod tests;
 mod tickets;
 mod transport;
+mod verify;
 mod view;
 mod workers;
 

@@ -139,7 +139,20 @@ impl Node {
                 root.raft.read_barrier().await?;
                 Ok(PeerAnswer::Beats(self.heard_here()))
             }
-            PeerCall::ReadIndex(group) => Ok(PeerAnswer::ReadIndex(self.read_index(group).await?)),
+            PeerCall::CheckRecords(group) => {
+                let checked = self.check_records(group).await?;
+                Ok(PeerAnswer::CheckedRecords(Box::new(checked)))
+            }
+            PeerCall::LeadersRecords(group) => {
+                let checked = self.check_as_leader(group).await?;
+                Ok(PeerAnswer::CheckedRecords(Box::new(checked)))
+            }
+            PeerCall::Record { group, key } => {
+                Ok(PeerAnswer::Record(self.record_of(group, key).await?))
+            }
+            PeerCall::CheckChunks { from } => {
+                Ok(PeerAnswer::CheckedChunks(self.check_chunks(from).await?))
+            }
             PeerCall::Entries { group, from, to } => self.entries(group, from, to).await,
             PeerCall::PutChunk { .. } | PeerCall::GetChunk { .. } | PeerCall::Image { .. } => {
                 unreachable!("calls with raw bytes are served above")
@@ -252,14 +265,6 @@ impl Node {
         }
         *self.fenced.lock() = (epoch, term);
         Ok(())
-    }
-
-    async fn read_index(&self, group: GroupId) -> Result<LogIndex> {
-        let raft = self.groups.raft(group).ok_or_else(|| {
-            Error::new(Code::Redirect, format!("no replica of group {group} here"))
-        })?;
-        raft.read_barrier().await?;
-        Ok(LogIndex(raft.status().applied))
     }
 
     /// Entries of this node's log, for a peer whose own are damaged.

@@ -6,7 +6,9 @@
 //!    before it is forgotten.
 //! 3. A replica is made only under an id above every one that the node ever had for the group.
 
+use super::doubts::Doubts;
 use super::group::{Group, GroupContext, RootGroup};
+use super::machine::Machine;
 use crate::error::{Code, Error, Result};
 use crate::raft::RaftGroup;
 use crate::store::overlay::{ReplicaMark, ReplicaRecord};
@@ -30,10 +32,10 @@ impl Running {
         }
     }
 
-    fn is_damaged(&self) -> bool {
+    pub fn machine(&self) -> &Arc<Machine> {
         match self {
-            Running::Root(group) => group.machine.is_damaged(),
-            Running::Shard(group) => group.machine.is_damaged(),
+            Running::Root(group) => &group.machine,
+            Running::Shard(group) => &group.machine,
         }
     }
 }
@@ -72,8 +74,19 @@ impl Groups {
         Ok(())
     }
 
-    /// Marks a replica as one that must be replaced; it is not started.
-    pub fn give_up(&self, group: GroupId, replica: ReplicaId, why: String) {
+    /// Groups whose records a read found damaged here.
+    pub fn doubts(&self) -> &Arc<Doubts> {
+        &self.context.doubts
+    }
+
+    /// The replica of a group that runs here.
+    pub fn running(&self, group: GroupId) -> Option<Running> {
+        self.running.read().get(&group).cloned()
+    }
+
+    /// Marks a replica as one that must be replaced: one that was not started, has stopped, or
+    /// goes on voting until it is.
+    pub fn must_be_replaced(&self, group: GroupId, replica: ReplicaId, why: String) {
         tracing::error!(%group, %replica, %why, "a replica must be replaced");
         self.broken.write().insert(group, (replica, why));
     }
@@ -100,9 +113,9 @@ impl Groups {
             return;
         }
         let status = raft.status();
-        if status.voters.len() > 1 && running.is_damaged() {
+        if status.voters.len() > 1 && running.machine().is_damaged() {
             self.running.write().remove(&group);
-            self.give_up(group, status.replica, error.to_string());
+            self.must_be_replaced(group, status.replica, error.to_string());
             return;
         }
         tracing::error!(%group, %error, "a group has stopped; the node stops with it");
@@ -206,6 +219,7 @@ impl Groups {
         self.context.store.remove_replica(env, group).await?;
         self.context.wal.remove_group(group).await?;
         self.broken.write().remove(&group);
+        self.context.doubts.end(group);
         tracing::info!(%group, "a replica was removed from this node");
         Ok(())
     }

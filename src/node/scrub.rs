@@ -1,5 +1,6 @@
-//! Scrubbing: every stored chunk is verified from time to time, slowly, so that damage is found
-//! while there are other copies. What is damaged is out of use at once and fetched again.
+//! Scrubbing: every stored chunk and every record is verified from time to time, slowly, so that
+//! damage is found while there are other copies. A damaged chunk is out of use at once and fetched
+//! again; a replica with damaged records is replaced (`verify`).
 
 use super::Node;
 use crate::error::{Code, Result};
@@ -100,7 +101,7 @@ impl Node {
                 self.scrub_one(hash, len).await?;
             }
         }
-        Ok(())
+        self.scrub_records().await
     }
 
     async fn scrub_one(self: &Arc<Self>, hash: ChunkHash, len: u64) -> Result<()> {

@@ -50,6 +50,7 @@ pub(super) fn start(node: &Arc<Node>) {
     spawn.spawn("identity", Box::pin(super::identity::run(node.clone())));
     spawn.spawn("repairs", Box::pin(super::repairs::run(node.clone())));
     spawn.spawn("scrub", Box::pin(super::scrub::run(node.clone())));
+    spawn.spawn("damage", Box::pin(super::verify::run(node.clone())));
     spawn.spawn("space", Box::pin(space_loop(node.clone())));
     spawn.spawn("slots", Box::pin(slots_loop(node.clone())));
     spawn.spawn("garbage", Box::pin(super::garbage::run(node.clone())));

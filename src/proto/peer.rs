@@ -10,6 +10,7 @@
 
 use super::admin::{RepairView, ScrubView};
 use super::join::{JoinAnswer, JoinRequest};
+use super::view::FsckReport;
 use crate::codec;
 use crate::error::Error;
 use crate::limits::{HAVE_HASHES_MAX, RAFT_MESSAGES_MAX};
@@ -109,9 +110,19 @@ pub enum PeerCall {
     },
     /// Remove chunks that nothing refers to, as soon as they may go.
     Gc,
-    /// The index up to which a replica here must have applied to answer reads linearizably; to
-    /// the leader of the group.
-    ReadIndex(GroupId),
+    /// Check all records of the group's replica there.
+    CheckRecords(GroupId),
+    /// The same, to the leader of the group.
+    LeadersRecords(GroupId),
+    /// A record of the group's replica there, by its key: one that is damaged here.
+    Record {
+        group: GroupId,
+        key: Bytes,
+    },
+    /// Verify stored chunks from one on, as many as fit a question.
+    CheckChunks {
+        from: ChunkHash,
+    },
     /// Entries of a group's log that are damaged there.
     Entries {
         group: GroupId,
@@ -161,9 +172,31 @@ pub enum PeerAnswer {
     Renewed(Vec<u8>),
     Repairs(RepairView),
     Scrub(ScrubView),
-    ReadIndex(LogIndex),
+    CheckedRecords(Box<CheckedRecords>),
+    CheckedChunks(CheckedChunks),
+    /// `None`: there is none.
+    Record(Option<Bytes>),
     /// Term, leader, index and payload of each that is there.
     Entries(Vec<(u64, u64, LogIndex, Bytes)>),
+}
+
+/// What a check of all records of one replica found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedRecords {
+    /// The last entry that the records show.
+    pub applied: LogIndex,
+    /// Hash of the state: replicas that have applied the same have the same. 0: too damaged to
+    /// tell.
+    pub state: u64,
+    pub report: FsckReport,
+}
+
+/// What a check of some chunks of one node found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedChunks {
+    pub problems: Vec<String>,
+    /// Where to go on; `None`: that was the last one.
+    pub next: Option<ChunkHash>,
 }
 
 /// How closely a chunk is looked at.

@@ -11,9 +11,9 @@ use std::sync::Arc;
 /// Chunks listed at once.
 const PAGE: usize = 1_024;
 
-/// What a check of the store found.
+/// What a check of a part of the store found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChunkReport {
+pub struct ChunkPart {
     /// Chunks checked.
     pub chunks: u64,
     /// Their bytes.
@@ -21,6 +21,8 @@ pub struct ChunkReport {
     /// Damaged or missing copies, each with file and offset; at most 10,000, then one line that
     /// says how many more.
     pub problems: Vec<String>,
+    /// The first chunk that was not looked at; `None`: that was all.
+    pub next: Option<ChunkHash>,
 }
 
 /// Verifies one chunk's data and outboard as they are on disk now; its length.
@@ -84,32 +86,39 @@ pub(super) async fn confirm(
     Ok(sound.then_some(location.len()))
 }
 
-/// Verifies everything.
-pub(super) async fn verify_all(core: &Arc<Core>) -> Result<ChunkReport> {
-    let mut report = ChunkReport::default();
+/// Verifies chunks from one on until so many bytes were read.
+pub(super) async fn verify_from(
+    core: &Arc<Core>,
+    from: ChunkHash,
+    bytes_max: u64,
+) -> Result<ChunkPart> {
+    let mut part = ChunkPart::default();
     let mut unnamed = 0u64;
-    let mut from = Some(ChunkHash([0; 32]));
-    while let Some(start) = from {
+    let mut from = Some(from);
+    'pages: while let Some(start) = from {
         let page = core.index.list(start, None, PAGE).await?;
-        from = (page.len() >= PAGE)
-            .then(|| page.last().and_then(|(hash, _)| super::after(*hash)))
-            .flatten();
+        let last = page.last().filter(|_| page.len() >= PAGE);
+        from = last.and_then(|(hash, _)| super::after(*hash));
         for (hash, location) in page {
+            if part.bytes >= bytes_max {
+                part.next = Some(hash);
+                break 'pages;
+            }
             match verify(core, hash).await {
-                Ok(_) => {}
                 // Removed since it was listed.
                 Err(error) if error.code == Code::NotFound => continue,
-                Err(error) if report.problems.len() < PROBLEMS_MAX => {
-                    report.problems.push(error.to_string());
+                Err(error) if part.problems.len() < PROBLEMS_MAX => {
+                    part.problems.push(error.to_string());
                 }
                 Err(_) => unnamed += 1,
+                Ok(_) => {}
             }
-            report.chunks += 1;
-            report.bytes += location.len();
+            part.chunks += 1;
+            part.bytes = part.bytes.saturating_add(location.len());
         }
     }
     if unnamed > 0 {
-        report.problems.push(format!("and {unnamed} more"));
+        part.problems.push(format!("and {unnamed} more"));
     }
-    Ok(report)
+    Ok(part)
 }

@@ -82,7 +82,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-pub use check::ChunkReport;
+pub use check::ChunkPart;
 pub use incoming::ChunkWriter;
 pub use options::{ChunkOptions, OnFatal};
 pub use outgoing::ChunkReader;

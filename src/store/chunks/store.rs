@@ -12,7 +12,7 @@ use super::ops::{Op, QUEUE_MAX};
 use super::packs::Packs;
 use super::recovery::{self, Found, Recovered};
 use super::survey;
-use super::{ChunkOptions, ChunkReader, ChunkReport, ChunkWriter};
+use super::{ChunkOptions, ChunkPart, ChunkReader, ChunkWriter};
 use crate::env::{Env, MetaBase};
 use crate::error::{Code, Error, Result};
 use crate::types::ChunkHash;
@@ -192,9 +192,16 @@ impl ChunkStore {
         check::verify(&self.core, hash).await
     }
 
-    /// Verifies everything (read-only); damage is listed, not an error.
-    pub async fn check(&self) -> Result<ChunkReport> {
-        check::verify_all(&self.core).await
+    /// Verifies chunks from one on, in order of their hashes, until `bytes_max` bytes were read
+    /// (at least one; read-only). Damage is listed, not an error.
+    pub async fn check_from(&self, from: ChunkHash, bytes_max: u64) -> Result<ChunkPart> {
+        check::verify_from(&self.core, from, bytes_max).await
+    }
+
+    /// Verifies everything.
+    #[cfg(test)]
+    pub async fn check(&self) -> Result<ChunkPart> {
+        self.check_from(ChunkHash([0; 32]), u64::MAX).await
     }
 
     /// Chunks with `from <= hash < to` (`to` `None`: to the end) in order with their lengths, at

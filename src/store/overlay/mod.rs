@@ -30,11 +30,13 @@
 
 mod fold;
 mod layer;
+mod mend;
 mod replicas;
 mod slots;
 mod view;
 
 pub use fold::Folded;
+pub use mend::DamagedRecord;
 pub use replicas::{ReplicaMark, ReplicaRecord};
 pub use slots::StagedSlot;
 pub use view::View;

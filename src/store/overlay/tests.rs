@@ -265,6 +265,58 @@ fn a_damaged_record_is_an_error_for_its_reader() {
 }
 
 #[test]
+fn a_damaged_record_is_mended_with_what_it_was_and_nothing_else() {
+    let key = b"k".as_slice();
+    let stored = super::slot_key(Slot(1), key).to_vec();
+    let value_bytes = b"value".len();
+    // In the value, and in its checksum.
+    for at in [0, value_bytes] {
+        let base = Arc::new(MapBase::default());
+        let meta = store(base.clone());
+        meta.add_replica(replica(1, 1), vec![(key.into(), Some("value".into()))]);
+        fold(&meta);
+        assert_eq!(meta.damaged_records(GROUP, 9).unwrap(), []);
+        Arc::make_mut(&mut base.0.lock()).get_mut(&stored).unwrap()[at] ^= 1;
+        let [damaged] = &meta.damaged_records(GROUP, 9).unwrap()[..] else {
+            panic!("one record is damaged");
+        };
+        for other in [&b"valuf"[..], b"", b"value2"] {
+            assert!(!meta.mend(REPLICA, damaged, other).unwrap());
+        }
+        assert!(meta.mend(REPLICA, damaged, b"value").unwrap());
+        for _ in 0..2 {
+            let view = meta.view(Slot(1)).unwrap();
+            assert_eq!(view.get(key).unwrap().unwrap(), "value");
+            fold(&meta);
+        }
+        assert!(crate::store::record::open(key, &base.0.lock()[&stored]).is_ok());
+    }
+}
+
+#[test]
+fn mending_never_undoes_a_newer_value() {
+    let key = b"k".as_slice();
+    let base = Arc::new(MapBase::default());
+    let meta = store(base.clone());
+    meta.add_replica(replica(1, 1), vec![(key.into(), Some("value".into()))]);
+    fold(&meta);
+    for value in Arc::make_mut(&mut base.0.lock()).values_mut() {
+        value[0] ^= 1;
+    }
+    let damaged = meta.damaged_records(GROUP, 9).unwrap().remove(0);
+    let newer = vec![(key.into(), Some("newer".into()))];
+    meta.publish(REPLICA, mark(2), newer).unwrap();
+    for _ in 0..2 {
+        // In a layer, then in the base.
+        assert!(meta.mend(REPLICA, &damaged, b"value").unwrap());
+        let view = meta.view(Slot(1)).unwrap();
+        assert_eq!(view.get(key).unwrap().unwrap(), "newer");
+        fold(&meta);
+    }
+    assert_eq!(meta.damaged_records(GROUP, 9).unwrap(), []);
+}
+
+#[test]
 fn bytes_return_to_zero_after_a_fold_and_overwrites_coalesce() {
     let meta = store(Arc::default());
     meta.add_replica(replica(1, 1), vec![]);
