@@ -7,6 +7,9 @@
 //! Decoding takes any bytes: it returns an error, never panics, and never reserves more memory
 //! than the input has bytes.
 
+#[cfg(test)]
+pub mod golden;
+
 use crate::error::{Code, Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -31,6 +31,8 @@
 
 mod apply;
 mod command;
+#[cfg(test)]
+mod golden;
 mod read;
 mod records;
 mod staged;

@@ -1,7 +1,6 @@
 //! Golden bytes of every stored record and of commands: a change of a stored layout shows here.
-//! `DFS_BLESS=1` writes them anew; do that only for a new table version.
 
-use crate::codec;
+use crate::codec::{self, golden};
 use crate::error::{Code, Error};
 use crate::shard::command::{Chore, Command, Done, Op, Proposal, Removal, Request};
 use crate::shard::records::{
@@ -17,34 +16,13 @@ use crate::types::{
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
-use std::path::PathBuf;
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes
-        .chunks(32)
-        .map(|line| line.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n")
-        .collect()
-}
-
-/// Compares bytes with `testdata/golden/NAME.hex`.
 fn golden_bytes(name: &str, bytes: &[u8]) {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("testdata/golden")
-        .join(format!("shard-{name}.hex"));
-    let text = hexadecimal(bytes);
-    if std::env::var_os("DFS_BLESS").is_some() {
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(&file, &text).unwrap();
-    }
-    let expected = std::fs::read_to_string(&file)
-        .unwrap_or_else(|error| panic!("{}: {error} (DFS_BLESS=1 writes it)", file.display()));
-    assert_eq!(text, expected, "the stored layout of {name} changed");
+    golden::bytes(&format!("shard-{name}"), bytes);
 }
 
 fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
-    let bytes = codec::encode(value);
-    golden_bytes(name, &bytes);
-    assert_eq!(&codec::decode::<T>(&bytes).unwrap(), value);
+    golden::value(&format!("shard-{name}"), value);
 }
 
 fn name(text: &str) -> Name {
