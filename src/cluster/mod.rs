@@ -15,7 +15,6 @@
 //! | `DIR/node` | which node of which cluster the data directory is; written last | [`NodeMeta`] |
 //! | `DIR/node.dfs` | the node's certificate and key, the CA's certificate | [`NodeFiles`] |
 //! | `DIR/ca.seal` | the key that opens the sealed CA; never in images and backups | [`Seal`] |
-//! | `DIR/ca.dfs` | the CA with its key, as directories had it before there was a seal | [`Authority`] |
 //! | `DIR/lock` | held by the process that uses the directory | [`DirLock`] |
 //! | `DIR/admin.dfs`, `~/.config/dfs/identity.dfs` | a client's identity | [`Identity`] |
 //!

@@ -1,7 +1,6 @@
 //! A node's own files in its data directory: which node it is, and its identity. Called by `node`
 //! once at its start, with the directory's lock held and before any store opens there.
 
-use super::authority::Authority;
 use super::files::{
     CredentialsText, FORMAT, from_text, malformed, read_text, sync_dir, to_text, write_private,
 };
@@ -14,17 +13,9 @@ use std::path::Path;
 
 const META: &str = "node";
 const CREDENTIALS: &str = "node.dfs";
-const AUTHORITY: &str = "ca.dfs";
 const WHAT: &str = "data directory";
 /// What a directory may hold before `node` is written: a first start that was cut off.
-const BEFORE_META: [&str; 6] = [
-    CREDENTIALS,
-    AUTHORITY,
-    SEAL,
-    "lock",
-    "admin.dfs",
-    "first-start",
-];
+const BEFORE_META: [&str; 5] = [CREDENTIALS, SEAL, "lock", "admin.dfs", "first-start"];
 
 /// What only a node that has begun has.
 const STORES: [&str; 7] = [
@@ -49,9 +40,6 @@ pub struct NodeMeta {
 pub struct NodeFiles {
     pub meta: NodeMeta,
     pub credentials: Credentials,
-    /// The CA in clear: only in a directory that an older dfs made, until it is sealed
-    /// ([`NodeFiles::forget_authority`]).
-    pub authority: Option<Authority>,
     /// Opens the CA that the cluster keeps; `None` on a node that was not given it.
     pub seal: Option<Seal>,
 }
@@ -70,13 +58,6 @@ struct NodeText {
     format: i64,
     #[serde(flatten)]
     credentials: CredentialsText,
-}
-
-#[derive(Serialize, Deserialize)]
-struct AuthorityText {
-    format: i64,
-    /// PEM: certificate and key.
-    authority: String,
 }
 
 /// Makes a data directory (mode 0700: it holds keys and everyone's data) if there is none.
@@ -114,13 +95,6 @@ impl NodeFiles {
             .at(dir.display())
             .hint("use another directory with --data"));
         }
-        if let Some(authority) = &self.authority {
-            let text = to_text(&AuthorityText {
-                format: FORMAT,
-                authority: authority.to_pem().to_string(),
-            });
-            write_private(&dir.join(AUTHORITY), &text)?;
-        }
         if let Some(seal) = &self.seal {
             seal.save(dir)?;
         }
@@ -142,21 +116,6 @@ impl NodeFiles {
     pub fn keep_seal(&mut self, dir: &Path, seal: Seal) -> Result<()> {
         seal.save(dir)?;
         self.seal = Some(seal);
-        Ok(())
-    }
-
-    /// Removes the CA in clear, durably. To be called when the cluster keeps it sealed, and not
-    /// before.
-    pub fn forget_authority(&mut self, dir: &Path) -> Result<()> {
-        let path = dir.join(AUTHORITY);
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", &path, &e));
-            }
-            _ => {}
-        }
-        sync_dir(dir)?;
-        self.authority = None;
         Ok(())
     }
 
@@ -198,14 +157,13 @@ impl NodeFiles {
         let files = NodeFiles {
             meta,
             credentials: node.credentials.read(&path)?,
-            authority: load_authority(dir, &what)?,
             seal: Seal::load(dir)?,
         };
         files.check(dir)?;
         Ok(Some(files))
     }
 
-    /// Invariant 2; also that the CA is the cluster's.
+    /// Invariant 2.
     fn check(&self, dir: &Path) -> Result<()> {
         let facts = self.credentials.facts()?;
         let NodeMeta { cluster, node, .. } = self.meta;
@@ -213,24 +171,8 @@ impl NodeFiles {
         if facts.subject != Subject::Node(node) || facts.cluster != cluster {
             return wrong(CREDENTIALS, "the certificate is not this node's");
         }
-        match &self.authority {
-            Some(authority) if authority.certificate() != self.credentials.ca => {
-                wrong(AUTHORITY, "the CA is not the one of the node's certificate")
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
-}
-
-fn load_authority(dir: &Path, what: &str) -> Result<Option<Authority>> {
-    let path = dir.join(AUTHORITY);
-    let Some(text) = read_text(&path)? else {
-        return Ok(None);
-    };
-    let read: AuthorityText = from_text(&path, what, &text)?;
-    Authority::from_pem(&read.authority)
-        .map(Some)
-        .map_err(|e| malformed(&path, &e.message))
 }
 
 /// An empty directory, or one that a first start left before it wrote `node`, is no node's yet.
@@ -270,6 +212,7 @@ fn missing(path: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Authority;
     use crate::cluster::{DirLock, Validity, test_rng};
     use crate::error::Code;
     use crate::types::WallTime;
@@ -289,7 +232,6 @@ mod tests {
                 rack: String::new(),
             },
             credentials,
-            authority: Some(authority),
             seal: None,
         }
     }
@@ -306,25 +248,17 @@ mod tests {
         let again = NodeFiles::load(&dir).unwrap().unwrap();
         assert_eq!(again.meta, files.meta);
         assert_eq!(again.credentials, files.credentials);
-        let ca = again.authority.unwrap();
-        assert_eq!(
-            ca.certificate(),
-            files.authority.as_ref().unwrap().certificate()
-        );
         assert_eq!(files.create(&dir).unwrap_err().code, Code::Exists);
     }
 
     #[test]
-    fn a_node_has_the_ca_or_the_seal_or_neither() {
+    fn a_node_has_the_seal_or_not() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        let mut joined = NodeFiles {
-            authority: None,
-            ..files(1)
-        };
+        let mut joined = files(1);
         joined.create(dir).unwrap();
         let mut again = NodeFiles::load(dir).unwrap().unwrap();
-        assert!(again.authority.is_none() && again.seal.is_none());
+        assert!(again.seal.is_none());
         let seal = Seal::create(&test_rng(7));
         again.keep_seal(dir, seal.clone()).unwrap();
         let again = NodeFiles::load(dir).unwrap().unwrap();
@@ -336,19 +270,6 @@ mod tests {
         joined.create(dir).unwrap();
         let again = NodeFiles::load(dir).unwrap().unwrap();
         assert_eq!(again.seal.unwrap().key(), joined.seal.unwrap().key());
-    }
-
-    #[test]
-    fn the_ca_in_clear_is_gone_once_it_is_forgotten() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut files = files(1);
-        files.create(dir.path()).unwrap();
-        for _ in 0..2 {
-            files.forget_authority(dir.path()).unwrap();
-            assert!(files.authority.is_none());
-        }
-        let again = NodeFiles::load(dir.path()).unwrap().unwrap();
-        assert!(again.authority.is_none());
     }
 
     #[test]

@@ -91,16 +91,9 @@ impl JoinToken {
     pub fn secret_hash(&self) -> [u8; 32] {
         join_secret_hash(self.id, &self.secret)
     }
-
-    /// Whether this is the token that a hash was kept of. Takes the same time whatever differs.
-    pub fn matches(&self, kept: &[u8; 32]) -> bool {
-        // blake3 compares in constant time.
-        blake3::Hash::from_bytes(self.secret_hash()) == blake3::Hash::from_bytes(*kept)
-    }
 }
 
-/// What the cluster keeps instead of the secret of a token. To be compared in constant time
-/// ([`JoinToken::matches`]).
+/// What the cluster keeps instead of the secret of a token.
 pub fn join_secret_hash(id: u64, secret: &[u8; SECRET_BYTES]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("dfs 1 join token secret");
     hasher.update(&id.to_be_bytes()).update(secret);
@@ -202,7 +195,7 @@ mod tests {
                 (7, CaPin::of(b"a CA's certificate"))
             );
             assert_eq!(again.secret(), token.secret());
-            assert!(again.matches(&token.secret_hash()));
+            assert_eq!(again.secret_hash(), token.secret_hash());
         }
         let upper = format!("dfs1-{}", text[5..].to_ascii_uppercase());
         assert_eq!(JoinToken::parse(&upper).unwrap().secret(), token.secret());
@@ -242,9 +235,9 @@ mod tests {
     fn another_secret_or_another_id_does_not_match() {
         let token = token();
         let other = JoinToken::create(&test_rng(2), 7, b"a CA's certificate");
-        assert!(!other.matches(&token.secret_hash()));
-        assert!(!token.matches(&join_secret_hash(8, token.secret())));
-        assert!(token.matches(&join_secret_hash(7, token.secret())));
+        assert_ne!(other.secret_hash(), token.secret_hash());
+        assert_ne!(token.secret_hash(), join_secret_hash(8, token.secret()));
+        assert_eq!(token.secret_hash(), join_secret_hash(7, token.secret()));
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! One authenticated connection to a node: calls and streams. Used by `client` and `node`; made
 //! by `endpoint`.
 
+use super::Peer;
 use super::failure::{self, close};
 use super::settings::OPEN_MAX;
 use super::stream::Stream;
-use super::{Peer, tls};
 use crate::error::{Error, Result};
-use crate::types::CaPin;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -87,9 +86,13 @@ impl Connection {
 
     /// The certificate (DER) of this pin among those that the node showed: on `dfs-join/1` its
     /// CA's. With [`super::ClientTls::pinned`] of the same pin it is always there, and believed.
-    pub fn pinned_ca(&self, pin: CaPin) -> Option<Vec<u8>> {
-        let chain = tls::chain_of(&self.inner)?;
-        let found = chain.iter().skip(1).find(|der| CaPin::of(der) == pin)?;
+    #[cfg(test)]
+    pub fn pinned_ca(&self, pin: crate::types::CaPin) -> Option<Vec<u8>> {
+        let chain = super::tls::chain_of(&self.inner)?;
+        let found = chain
+            .iter()
+            .skip(1)
+            .find(|der| crate::types::CaPin::of(der) == pin)?;
         Some(found.to_vec())
     }
 

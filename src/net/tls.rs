@@ -5,7 +5,7 @@ use super::pin::{PinVerifier, Shown};
 use super::{ALPN_CLIENT, ALPN_JOIN, ALPN_NODE, Peer};
 use crate::env::Clock;
 use crate::error::{Code, Error, Result};
-use crate::types::{CaPin, CertificateFacts, ClusterId, Credentials, Subject, cluster_of};
+use crate::types::{CaPin, CertificateFacts, ClusterId, Credentials, Subject};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -113,13 +113,14 @@ impl ClientTls {
     ///
     /// # Errors
     /// `corrupt` when it is not a CA's certificate (DER).
+    #[cfg(test)]
     pub fn without_identity(ca: &[u8]) -> Result<ClientTls> {
-        let config = Self::builder(ca, cluster_of(ca)?)?.with_no_client_auth();
+        let config = Self::builder(ca, crate::types::cluster_of(ca)?)?.with_no_client_auth();
         Ok(Self::finished(config))
     }
 
     /// Of one who has nothing but a token, and so the pin of the cluster's CA: for `dfs-join/1`
-    /// only, where a node shows the CA's certificate ([`super::Connection::pinned_ca`]).
+    /// only, where a node shows the CA's certificate.
     ///
     /// # Errors
     /// None that is known of.

@@ -251,7 +251,6 @@ fn new_cluster(env: &Env, settings: &ServerSettings) -> Result<(NodeFiles, Made)
             rack: settings.rack.clone(),
         },
         credentials: issue(&Subject::Node(node), NODE_DAYS, addresses)?,
-        authority: None,
         seal: Some(seal),
     };
     Ok((files, made))
@@ -288,7 +287,6 @@ async fn join(
             rack: settings.rack.clone(),
         },
         credentials,
-        authority: None,
         seal: None,
     };
     Ok((files, joined.nodes))

@@ -1,6 +1,6 @@
 //! Golden bytes of every stored record and of commands: a change of a stored layout shows here.
 
-use crate::codec::{self, golden};
+use crate::codec::golden;
 use crate::error::{Code, Error};
 use crate::shard::command::{Chore, Command, Done, Op, Proposal, Removal, Request};
 use crate::shard::records::{
