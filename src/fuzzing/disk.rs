@@ -242,7 +242,7 @@ async fn use_chunks(env: Env, handles: &SimHandles) {
         .begin(ChunkHash::of(&more), 8)
         .await
         .expect("there is room");
-    writer.write(&more).await.expect("as announced");
+    writer.write(more.clone()).await.expect("as announced");
     writer.finish().await.expect("a sound disk");
     let read = store
         .read(ChunkHash::of(&more), 0, 8)
@@ -305,7 +305,10 @@ async fn stored(path: impl Fn(ChunkHash) -> PathBuf) -> Vec<u8> {
         let data = Bytes::from(vec![salt; len]);
         let hash = ChunkHash::of(&data);
         let mut writer = store.begin(hash, len as u64).await.expect("there is room");
-        writer.write(&data).await.expect("as announced");
+        writer
+            .write(data.clone().into())
+            .await
+            .expect("as announced");
         writer.finish().await.expect("a sound disk");
         if salt == 2 {
             store.remove(hash).await.expect("a sound disk");

@@ -17,6 +17,9 @@ use tokio::time::timeout;
 /// Memory set aside for a frame before any of it has arrived.
 const FRAME_RESERVE_BYTES: usize = 64 * 1024;
 
+/// Packets taken from a stream in one turn.
+const PACKETS_AT_ONCE: usize = 32;
+
 /// Both directions of one stream. Errors of any call leave that direction unusable.
 pub struct Stream {
     send: SendHalf,
@@ -117,6 +120,11 @@ impl Stream {
     /// See [`RecvHalf::recv_bytes`].
     pub async fn recv_bytes(&mut self, max: usize) -> Result<Option<Bytes>> {
         self.recv.recv_bytes(max).await
+    }
+
+    /// See [`RecvHalf::recv_into`].
+    pub async fn recv_into(&mut self, into: &mut BytesMut, max: usize) -> Result<usize> {
+        self.recv.recv_into(into, max).await
     }
 
     /// See [`SendHalf::finish`].
@@ -280,6 +288,41 @@ impl RecvHalf {
                 Err(failure::stalled(self.remote))
             }
         }
+    }
+
+    /// Appends to `into` what is there of the raw bytes, at least one and at most `max`; 0 is the
+    /// end of the stream. `max` must not be 0. For long streams: one turn takes many packets.
+    ///
+    /// # Errors
+    /// As [`RecvHalf::recv_bytes`].
+    pub async fn recv_into(&mut self, into: &mut BytesMut, max: usize) -> Result<usize> {
+        if !self.unread.is_empty() {
+            let part = self.unread.split_to(max.min(self.unread.len()));
+            into.extend_from_slice(&part);
+            return Ok(part.len());
+        }
+        let mut packets: [Bytes; PACKETS_AT_ONCE] = Default::default();
+        let count = match timeout(STALL_MAX, self.stream.read_chunks(&mut packets)).await {
+            Ok(Ok(count)) => count.unwrap_or(0),
+            Ok(Err(e)) => return Err(failure::of_read(&e, self.remote)),
+            Err(_) => {
+                self.stop(abort::STALLED);
+                return Err(failure::stalled(self.remote));
+            }
+        };
+        let mut taken = 0;
+        for packet in &mut packets[..count] {
+            let part = packet.split_to(packet.len().min(max - taken));
+            into.extend_from_slice(&part);
+            taken += part.len();
+        }
+        // More than was asked for: what belongs to the next call.
+        let left = packets[..count].iter().filter(|packet| !packet.is_empty());
+        self.unread = left.fold(Bytes::new(), |all, packet| match all.is_empty() {
+            true => packet.clone(),
+            false => [&all[..], packet].concat().into(),
+        });
+        Ok(taken)
     }
 
     /// Waits at most 30 s for the first bytes of a stream that a peer has opened; false if it

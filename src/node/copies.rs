@@ -11,10 +11,11 @@ use super::Node;
 use super::holders::REPLACEMENTS_MAX;
 use super::peers::{Peers, odd};
 use super::service::Caller;
+use super::slices::{SLICE_BYTES, Slices};
 use super::view::View;
 use crate::codec;
 use crate::error::{Code, Error, Result};
-use crate::limits::{CHUNK_BYTES_MAX, MIB};
+use crate::limits::CHUNK_BYTES_MAX;
 use crate::net::{Stream, arrival_max};
 use crate::proto::{PeerAnswer, PeerCall, Ticket, TicketRight};
 use crate::store::chunks::ChunkWriter;
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 /// Bytes taken from the network, or sent to it, in one piece.
 const PIECE_BYTES: usize = 512 << 10;
 /// Pieces that may wait for one holder: the slower ones are behind by no more than this.
-const PIECES_WAITING: usize = 8;
+const PIECES_WAITING: usize = 4;
 /// A holder that takes nothing for so long is left out of this write.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// A holder may take so long to make durable what it has taken.
@@ -291,7 +292,7 @@ impl Node {
     }
 }
 
-/// Hands a writer exactly the bytes that were announced, and the other holders too.
+/// Hands a writer exactly the bytes that were announced, and the other holders too, slice by slice.
 async fn take_bytes(
     writer: &mut ChunkWriter,
     len: u32,
@@ -299,18 +300,24 @@ async fn take_bytes(
     forwards: &mut [Forward],
 ) -> Result<()> {
     let mut left = len as usize;
+    let mut slices = Slices::of(left);
     while left > 0 {
-        let Some(bytes) = stream.recv_bytes(left.min(MIB as usize)).await? else {
-            let got = len as usize - left;
-            return Err(Error::usage(format!(
-                "the chunk's bytes ended early ({got} of {len})"
-            )));
-        };
-        left -= bytes.len();
-        for forward in forwards.iter_mut() {
-            offer(forward, bytes.clone()).await;
+        let wanted = left.min(SLICE_BYTES);
+        while slices.now().len() < wanted {
+            let room = wanted - slices.now().len();
+            if stream.recv_into(slices.now(), room).await? == 0 {
+                let got = len as usize - left + slices.now().len();
+                return Err(Error::usage(format!(
+                    "the chunk's bytes ended early ({got} of {len})"
+                )));
+            }
         }
-        writer.write(&bytes).await?;
+        left -= wanted;
+        let slice = slices.take();
+        for forward in forwards.iter_mut() {
+            offer(forward, slice.clone()).await;
+        }
+        writer.write(slice).await?;
     }
     Ok(())
 }

@@ -94,7 +94,7 @@ impl World {
         let _held = self.pins.hold(hash).await;
         let mut writer = self.chunks.begin(hash, bytes.len() as u64).await.unwrap();
         self.pause().await;
-        writer.write(bytes).await.unwrap();
+        writer.write(bytes.clone()).await.unwrap();
         writer.finish().await.unwrap();
     }
 

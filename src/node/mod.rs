@@ -43,6 +43,7 @@ mod root_work;
 mod scrub;
 mod serve;
 mod service;
+mod slices;
 mod spool;
 mod status;
 mod tail;

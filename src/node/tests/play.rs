@@ -64,7 +64,7 @@ pub async fn put_chunk(life: &Life, bytes: &Bytes) -> Result<()> {
         .begin(ChunkHash::of(bytes), bytes.len() as u64)
         .await?;
     for part in bytes.chunks(1_500) {
-        writer.write(part).await?;
+        writer.write(Bytes::copy_from_slice(part)).await?;
     }
     writer.finish().await
 }

@@ -30,6 +30,8 @@ pub struct ChunkWriter {
     taken: u64,
     /// Taken and not yet written: all of a small chunk, at most a slice of a large one.
     gathered: BytesMut,
+    /// All of a small chunk that came in one piece.
+    whole: Bytes,
     permit: Option<OwnedSemaphorePermit>,
     /// `None`: a small chunk.
     file: Option<Incoming>,
@@ -79,30 +81,25 @@ impl ChunkWriter {
             };
             (permit, Some(incoming))
         };
-        // Bounded by the options, which fit memory.
-        let room = len.min(
-            core.options
-                .slice_bytes
-                .max(core.options.pack_chunk_bytes_max),
-        );
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
         Ok(ChunkWriter {
             store,
             hash,
             len,
             taken: 0,
-            gathered: BytesMut::with_capacity(room),
+            gathered: BytesMut::new(),
+            whole: Bytes::new(),
             permit: Some(permit),
             file,
         })
     }
 
-    /// The next bytes. They are copied: packets bring a few KiB at a time, which neither the hash
-    /// nor the disk takes well, and would hold memory of the connection.
+    /// The next bytes. All of a small chunk, and slices of the size the store works with, are taken
+    /// as they are; smaller parts are copied together: neither the hash nor the disk takes a few
+    /// KiB at a time well.
     ///
     /// # Errors
     /// `usage` when more come than announced, `no_space`. After an error only dropping is left.
-    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let total = self.taken.saturating_add(bytes.len() as u64);
         if total > self.len {
             return Err(Error::usage(format!(
@@ -116,12 +113,35 @@ impl ChunkWriter {
             Some(_) => usize::try_from(self.store.core.options.slice_bytes).unwrap_or(usize::MAX),
             None => usize::MAX,
         };
+        let last = self.taken == self.len;
+        if self.gathered.is_empty() {
+            match self.file {
+                None if last => {
+                    self.whole = bytes;
+                    return Ok(());
+                }
+                Some(_) if bytes.len() == slice || last && bytes.len() < slice => {
+                    return self.write_slice(bytes).await;
+                }
+                _ => {}
+            }
+        }
+        let mut bytes = &bytes[..];
+        if self.gathered.capacity() == 0 {
+            // Bounded by the options, which fit memory.
+            let options = &self.store.core.options;
+            let room = self
+                .len
+                .min(options.slice_bytes.max(options.pack_chunk_bytes_max));
+            self.gathered
+                .reserve(usize::try_from(room).unwrap_or(usize::MAX));
+        }
         while !bytes.is_empty() {
             let (now, rest) = bytes.split_at(bytes.len().min(slice - self.gathered.len()));
             self.gathered.extend_from_slice(now);
             bytes = rest;
             if self.gathered.len() == slice {
-                self.write_slice().await?;
+                self.write_gathered().await?;
             }
         }
         Ok(())
@@ -146,7 +166,11 @@ impl ChunkWriter {
     }
 
     async fn finish_small(&mut self) -> Result<()> {
-        let data = vec![std::mem::take(&mut self.gathered).freeze()];
+        let data = match self.gathered.is_empty() {
+            true => std::mem::take(&mut self.whole),
+            false => std::mem::take(&mut self.gathered).freeze(),
+        };
+        let data = vec![data];
         let core = &self.store.core;
         self.matches(super::core::hash_of(&core.env, data.clone()).await)?;
         let (hash, len, mut permit) = (self.hash, self.len as u32, self.permit.take());
@@ -182,21 +206,10 @@ impl ChunkWriter {
         )))
     }
 
-    /// Hashes and writes what is gathered, both at once.
-    async fn write_slice(&mut self) -> Result<()> {
-        let core = &self.store.core;
-        let Some(incoming) = &mut self.file else {
-            return Ok(());
-        };
-        let builder = incoming.builder.take();
-        let builder = builder.ok_or_else(|| Error::failed("the chunk's writer has failed"))?;
+    /// Writes what is gathered.
+    async fn write_gathered(&mut self) -> Result<()> {
         let slice = std::mem::take(&mut self.gathered).freeze();
-        let parts = vec![slice.clone()];
-        let write = incoming.file.write_behind(incoming.written, parts.clone());
-        let (builder, written) = tokio::join!(updated(&core.env, builder, parts), write);
-        written.map_err(|e| core.guard.failed_write("write chunk", &incoming.path, &e))?;
-        incoming.builder = Some(builder);
-        incoming.written += slice.len() as u64;
+        self.write_slice(slice.clone()).await?;
         // The same memory takes the next slice: a fresh page costs more than a copy. Whoever
         // shared it has let go; if not, a new one is as good.
         self.gathered = slice.try_into_mut().unwrap_or_default();
@@ -204,8 +217,25 @@ impl ChunkWriter {
         Ok(())
     }
 
+    /// Hashes and writes a part of a large chunk, both at once.
+    async fn write_slice(&mut self, slice: Bytes) -> Result<()> {
+        let core = &self.store.core;
+        let Some(incoming) = &mut self.file else {
+            return Ok(());
+        };
+        let builder = incoming.builder.take();
+        let builder = builder.ok_or_else(|| Error::failed("the chunk's writer has failed"))?;
+        let parts = vec![slice.clone()];
+        let write = incoming.file.write_behind(incoming.written, parts.clone());
+        let (builder, written) = tokio::join!(updated(&core.env, builder, parts), write);
+        written.map_err(|e| core.guard.failed_write("write chunk", &incoming.path, &e))?;
+        incoming.builder = Some(builder);
+        incoming.written += slice.len() as u64;
+        Ok(())
+    }
+
     async fn finish_large(&mut self) -> Result<()> {
-        self.write_slice().await?;
+        self.write_gathered().await?;
         let core = self.store.core.clone();
         let Some(incoming) = &mut self.file else {
             return Ok(());

@@ -177,14 +177,14 @@ async fn wrong_length_or_hash_is_refused_and_leaves_nothing() {
         let bytes = sample(1, len);
         let hash = ChunkHash::of(&bytes);
         let mut writer = world.store.begin(hash, len as u64).await.unwrap();
-        writer.write(&bytes[1..]).await.unwrap();
+        writer.write(bytes.slice(1..)).await.unwrap();
         assert_eq!(writer.finish().await.unwrap_err().code, Code::Corrupt);
         let mut writer = world.store.begin(hash, len as u64).await.unwrap();
-        let more = writer.write(&sample(1, len + 1)).await;
+        let more = writer.write(sample(1, len + 1)).await;
         assert_eq!(more.unwrap_err().code, Code::Usage);
         drop(writer);
         let mut writer = world.store.begin(hash, len as u64).await.unwrap();
-        writer.write(&sample(2, len)).await.unwrap();
+        writer.write(sample(2, len)).await.unwrap();
         assert_eq!(writer.finish().await.unwrap_err().code, Code::Corrupt);
         assert_eq!(world.store.have(hash).await.unwrap(), None);
     }
@@ -235,7 +235,7 @@ async fn begin_waits_while_too_many_bytes_are_on_their_way() {
     assert!(early.is_err(), "16 KiB are the limit");
     writers.pop();
     let mut writer = waiting.await.unwrap();
-    writer.write(&bytes).await.unwrap();
+    writer.write(bytes.clone()).await.unwrap();
     writer.finish().await.unwrap();
 }
 

@@ -90,7 +90,7 @@ pub(super) async fn put(store: &Arc<ChunkStore>, bytes: &Bytes) -> Result<ChunkH
     let hash = ChunkHash::of(bytes);
     let mut writer = store.begin(hash, bytes.len() as u64).await?;
     for part in bytes.chunks(1_500) {
-        writer.write(part).await?;
+        writer.write(Bytes::copy_from_slice(part)).await?;
     }
     writer.finish().await?;
     Ok(hash)
