@@ -46,6 +46,8 @@ pub(super) struct Replay {
     next_batch: u64,
     /// Where the last segment's valid bytes end.
     end: u64,
+    /// Where what is known to be synced of the last segment ends.
+    certain: u64,
     notes: Vec<String>,
 }
 
@@ -55,6 +57,9 @@ pub(super) struct Replayed {
     pub next_batch: u64,
     /// Where the last segment's valid bytes end; what is behind is void.
     pub end: u64,
+    /// Up to here somebody saw a sync of the last segment succeed. What stands between this and
+    /// `end` was read, and may be in the system's memory alone.
+    pub certain: u64,
     /// What was found damaged, for people.
     pub notes: Vec<String>,
 }
@@ -83,7 +88,9 @@ impl Replay {
             .position(|(stretch, sequence)| !is_checkpoint(stretch, *sequence, first_batch))
             .unwrap_or(stretches.len());
         self.adopt(input, &stretches[..data]);
-        let standings = standings(input, &stretches, &sequences, first_batch);
+        let synced = synced_up_to(&stretches, first_batch);
+        let standings = standings(input, &stretches, &sequences, synced);
+        self.certain = certain_end(&stretches, &sequences, synced);
         self.end = RECORDS_AT;
         let mut torn = false;
         for (at, stretch) in stretches.iter().enumerate() {
@@ -125,6 +132,7 @@ impl Replay {
             groups: self.groups,
             next_batch: self.next_batch,
             end: self.end,
+            certain: self.certain.min(self.end),
             notes: self.notes,
         }
     }
@@ -448,19 +456,33 @@ fn is_checkpoint(stretch: &Stretch, sequence: u64, first_batch: u64) -> bool {
             .any(|found| found.header.kind == Kind::Checkpoint)
 }
 
+/// Batches of a segment up to this one were synced: its checkpoints were before it got its name,
+/// others by what later batches say.
+fn synced_up_to(stretches: &[Stretch], first_batch: u64) -> u64 {
+    stretches
+        .iter()
+        .filter_map(|stretch| stretch.head.map(|head| head.synced))
+        .fold(first_batch.saturating_add(1), u64::max)
+}
+
+/// Where the last batch ends that was synced for certain.
+fn certain_end(stretches: &[Stretch], sequences: &[u64], synced: u64) -> u64 {
+    stretches
+        .iter()
+        .zip(sequences)
+        .filter(|(stretch, sequence)| stretch.head.is_some() && **sequence <= synced)
+        .fold(RECORDS_AT, |end, (stretch, _)| end.max(stretch.end))
+}
+
 fn standings(
     input: &SegmentInput,
     stretches: &[Stretch],
     sequences: &[u64],
-    first_batch: u64,
+    synced: u64,
 ) -> Vec<Standing> {
     if !input.last {
         return vec![Standing::Synced; stretches.len()];
     }
-    let synced = stretches
-        .iter()
-        .filter_map(|stretch| stretch.head.map(|head| head.synced))
-        .fold(first_batch.saturating_add(1), u64::max);
     let newest = stretches.iter().rposition(|stretch| stretch.head.is_some());
     stretches
         .iter()
