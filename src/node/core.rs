@@ -97,8 +97,10 @@ pub(super) struct Core {
     pub store: Arc<MetaStore>,
     pub chunks: Arc<ChunkStore>,
     pub reserve: Reserve,
-    /// Replicas whose log or state is damaged and that others can replace, and why.
+    /// Replicas whose state does not fit their log and that others can replace, and why.
     broken: Vec<(GroupId, ReplicaId, String)>,
+    /// Replicas whose log must be mended before they open, and why.
+    mend: Vec<(GroupId, ReplicaId, String)>,
 }
 
 /// Who a node is.
@@ -155,12 +157,18 @@ impl Core {
         forget_leftovers(&wal, &store).await?;
         let shared = shared_groups(&wal, &store).await?;
         let accept = options.accept_lost_tail;
-        let mut broken = must_be_whole(&wal, &store, dir, &shared)?;
-        for group in tail::settle(&wal, &log, accept, &shared).await? {
-            let replica = store.replica(group).map(|(now, _)| now.replica);
-            let why = "its log is damaged";
-            broken.extend(replica.map(|replica| (group, replica, why.to_owned())));
-        }
+        let broken = must_be_whole(&wal, &store, dir, &shared)?;
+        let replicas = store.replicas();
+        let folded = replicas
+            .iter()
+            .map(|r| (r.group, r.mark.position))
+            .collect();
+        let mut mend = tail::settle(&wal, &log, accept, &shared, &folded).await?;
+        mend.retain(|group, _| broken.iter().all(|(other, ..)| other != group));
+        let mend = replicas
+            .iter()
+            .filter_map(|r| Some((r.group, r.replica, mend.remove(&r.group)?)))
+            .collect();
         Ok(Core {
             life,
             wal,
@@ -168,6 +176,7 @@ impl Core {
             chunks,
             reserve,
             broken,
+            mend,
         })
     }
 
@@ -200,6 +209,9 @@ impl Core {
         });
         for (group, replica, why) in self.broken {
             groups.give_up(group, replica, why);
+        }
+        for (group, replica, why) in self.mend {
+            groups.hold_back(group, replica, why);
         }
         groups.start_all().await?;
         let view = newest_view(env, &who, &groups).await?;

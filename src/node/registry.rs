@@ -14,6 +14,7 @@ use crate::types::{GroupId, ReplicaId};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::MutexGuard;
 
 /// One replica, as it runs.
 #[derive(Clone)]
@@ -44,6 +45,8 @@ pub struct Groups {
     running: RwLock<BTreeMap<GroupId, Running>>,
     /// Replicas that cannot be used any more, and why.
     broken: RwLock<BTreeMap<GroupId, (ReplicaId, String)>>,
+    /// Replicas that are not opened before their log is mended, and what for (see `mend`).
+    waiting: RwLock<BTreeMap<GroupId, (ReplicaId, String)>>,
     /// Held while a replica is made or removed.
     changing: tokio::sync::Mutex<()>,
 }
@@ -54,6 +57,7 @@ impl Groups {
             context,
             running: RwLock::default(),
             broken: RwLock::default(),
+            waiting: RwLock::default(),
             changing: tokio::sync::Mutex::default(),
         })
     }
@@ -64,7 +68,8 @@ impl Groups {
     /// `corrupt` when log and state do not fit together.
     pub async fn start_all(self: &Arc<Self>) -> Result<()> {
         for record in self.context.store.replicas() {
-            if self.broken.read().contains_key(&record.group) {
+            let held = |held: &RwLock<BTreeMap<_, _>>| held.read().contains_key(&record.group);
+            if held(&self.broken) || held(&self.waiting) {
                 continue;
             }
             self.start(record.group, record.replica).await?;
@@ -75,7 +80,41 @@ impl Groups {
     /// Marks a replica as one that must be replaced; it is not started.
     pub fn give_up(&self, group: GroupId, replica: ReplicaId, why: String) {
         tracing::error!(%group, %replica, %why, "a replica must be replaced");
+        self.waiting.write().remove(&group);
         self.broken.write().insert(group, (replica, why));
+    }
+
+    /// Marks a replica as one whose log must be mended before it opens; it is not started.
+    pub fn hold_back(&self, group: GroupId, replica: ReplicaId, why: String) {
+        tracing::error!(%group, %replica, %why, "a replica must be mended before it opens");
+        self.waiting.write().insert(group, (replica, why));
+    }
+
+    /// Says why a replica still waits.
+    pub fn waits_for(&self, group: GroupId, why: String) {
+        if let Some((_, known)) = self.waiting.write().get_mut(&group) {
+            *known = why;
+        }
+    }
+
+    /// Keeps a replica that waits from being replaced or removed while the guard is held: its log
+    /// would be another's. `None`: it waits no more.
+    pub async fn keep(&self, group: GroupId, replica: ReplicaId) -> Option<MutexGuard<'_, ()>> {
+        let kept = self.changing.lock().await;
+        let here = |(waiting, _): &(ReplicaId, String)| *waiting == replica;
+        let waits = self.waiting.read().get(&group).is_some_and(here);
+        waits.then_some(kept)
+    }
+
+    /// Starts a replica that was kept and whose log is mended.
+    ///
+    /// # Errors
+    /// As `start_all`.
+    pub async fn open_mended(self: &Arc<Self>, group: GroupId, replica: ReplicaId) -> Result<()> {
+        self.start(group, replica).await?;
+        self.waiting.write().remove(&group);
+        tracing::info!(%group, %replica, "a replica was mended and is open");
+        Ok(())
     }
 
     async fn start(self: &Arc<Self>, group: GroupId, replica: ReplicaId) -> Result<()> {
@@ -119,11 +158,12 @@ impl Groups {
 
     /// Replicas that must be replaced.
     pub fn broken(&self) -> Vec<(GroupId, ReplicaId, String)> {
-        let broken = self.broken.read();
-        let one = |(group, (replica, why)): (&GroupId, &(ReplicaId, String))| {
-            (*group, *replica, why.clone())
-        };
-        broken.iter().map(one).collect()
+        listed(&self.broken)
+    }
+
+    /// Replicas that must be mended.
+    pub fn waiting(&self) -> Vec<(GroupId, ReplicaId, String)> {
+        listed(&self.waiting)
     }
 
     pub fn raft(&self, group: GroupId) -> Option<Arc<RaftGroup>> {
@@ -206,6 +246,7 @@ impl Groups {
         self.context.store.remove_replica(env, group).await?;
         self.context.wal.remove_group(group).await?;
         self.broken.write().remove(&group);
+        self.waiting.write().remove(&group);
         tracing::info!(%group, "a replica was removed from this node");
         Ok(())
     }
@@ -218,4 +259,13 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+fn listed(
+    held: &RwLock<BTreeMap<GroupId, (ReplicaId, String)>>,
+) -> Vec<(GroupId, ReplicaId, String)> {
+    let held = held.read();
+    let one =
+        |(group, (replica, why)): (&GroupId, &(ReplicaId, String))| (*group, *replica, why.clone());
+    held.iter().map(one).collect()
 }

@@ -21,7 +21,7 @@ pub use admin::{
 pub use call::{Answer, Call, Ticket, TicketRight};
 pub use join::{JoinAnswer, JoinRequest, JoinWhat, Joined, REQUEST_BYTES_MAX};
 pub use peer::{
-    Beat, BeatAnswer, ClusterView, GroupPlace, Life, Look, NodeInfo, NodeState, PeerAnswer,
+    Beat, BeatAnswer, ClusterView, GroupPlace, Life, LogEnd, Look, NodeInfo, NodeState, PeerAnswer,
     PeerCall, REMOVED, RaftMessage, ReplicaBeat, RingEpoch, RingMember,
 };
 pub use view::{

@@ -107,6 +107,7 @@ mod handle;
 mod index;
 mod read;
 mod recover;
+mod repair;
 mod replay;
 mod rewrite;
 mod scan;
