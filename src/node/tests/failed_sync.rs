@@ -97,7 +97,7 @@ fn after_a_failed_sync_of_chunks_nothing_is_built_on_what_is_not_on_disk() {
 
 #[test]
 fn after_a_failed_commit_nothing_is_built_on_what_is_not_on_disk() {
-    each_failure(OpKind::BaseCommit, "/meta", 0..5, 5);
+    each_failure(OpKind::BaseCommit, "/meta", 0..3, 3);
     each_failure(OpKind::BaseCommit, "/index", 0..3, 1);
 }
 
