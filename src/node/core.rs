@@ -8,7 +8,7 @@ use super::group::GroupContext;
 use super::identity::Identity;
 use super::metrics::Metrics;
 use super::peers::{OnOvertaken, Peers};
-use super::registry::Groups;
+use super::registry::{Groups, Held};
 use super::tickets::Tickets;
 use super::transport::Transport;
 use super::view::{self, Views};
@@ -98,9 +98,9 @@ pub(super) struct Core {
     pub chunks: Arc<ChunkStore>,
     pub reserve: Reserve,
     /// Replicas whose state does not fit their log and that others can replace, and why.
-    broken: Vec<(GroupId, ReplicaId, String)>,
+    broken: Vec<Held>,
     /// Replicas whose log must be mended before they open, and why.
-    mend: Vec<(GroupId, ReplicaId, String)>,
+    mend: Vec<Held>,
 }
 
 /// Who a node is.
@@ -207,12 +207,7 @@ impl Core {
             spool: who.data.join(SPOOL),
             on_end: who.on_end.clone(),
         });
-        for (group, replica, why) in self.broken {
-            groups.give_up(group, replica, why);
-        }
-        for (group, replica, why) in self.mend {
-            groups.hold_back(group, replica, why);
-        }
+        groups.set_aside(self.broken, self.mend);
         groups.start_all().await?;
         let view = newest_view(env, &who, &groups).await?;
         let node = Arc::new(Node {

@@ -39,6 +39,9 @@ impl Running {
     }
 }
 
+/// A replica that does not run, and why.
+pub type Held = (GroupId, ReplicaId, String);
+
 /// All replicas of a node.
 pub struct Groups {
     context: GroupContext,
@@ -84,10 +87,16 @@ impl Groups {
         self.broken.write().insert(group, (replica, why));
     }
 
-    /// Marks a replica as one whose log must be mended before it opens; it is not started.
-    pub fn hold_back(&self, group: GroupId, replica: ReplicaId, why: String) {
-        tracing::error!(%group, %replica, %why, "a replica must be mended before it opens");
-        self.waiting.write().insert(group, (replica, why));
+    /// Marks the replicas that must be replaced, and those whose log must be mended before they
+    /// open: none of them is started.
+    pub fn set_aside(&self, broken: Vec<Held>, mend: Vec<Held>) {
+        for (group, replica, why) in broken {
+            self.give_up(group, replica, why);
+        }
+        for (group, replica, why) in mend {
+            tracing::error!(%group, %replica, %why, "a replica must be mended before it opens");
+            self.waiting.write().insert(group, (replica, why));
+        }
     }
 
     /// Says why a replica still waits.
@@ -157,12 +166,12 @@ impl Groups {
     }
 
     /// Replicas that must be replaced.
-    pub fn broken(&self) -> Vec<(GroupId, ReplicaId, String)> {
+    pub fn broken(&self) -> Vec<Held> {
         listed(&self.broken)
     }
 
     /// Replicas that must be mended.
-    pub fn waiting(&self) -> Vec<(GroupId, ReplicaId, String)> {
+    pub fn waiting(&self) -> Vec<Held> {
         listed(&self.waiting)
     }
 
@@ -261,9 +270,7 @@ impl Groups {
     }
 }
 
-fn listed(
-    held: &RwLock<BTreeMap<GroupId, (ReplicaId, String)>>,
-) -> Vec<(GroupId, ReplicaId, String)> {
+fn listed(held: &RwLock<BTreeMap<GroupId, (ReplicaId, String)>>) -> Vec<Held> {
     let held = held.read();
     let one =
         |(group, (replica, why)): (&GroupId, &(ReplicaId, String))| (*group, *replica, why.clone());

@@ -192,9 +192,12 @@ impl Opened {
     }
 }
 
+/// Replicas that run, and why others do not.
+pub(crate) type Replicas = (Vec<(GroupId, ReplicaId)>, Vec<String>);
+
 impl SimNode {
     /// Replicas that run, and why others do not.
-    pub(crate) fn replicas(&self) -> (Vec<(GroupId, ReplicaId)>, Vec<String>) {
+    pub(crate) fn replicas(&self) -> Replicas {
         let all = self.node.groups.all().into_iter();
         let running = all.map(|(group, one)| (group, one.raft().status().replica));
         let groups = &self.node.groups;

@@ -19,7 +19,7 @@ use crate::shard::records::Settings;
 use crate::store::chunks::ChunkOptions;
 use crate::store::overlay::FoldOptions;
 use crate::store::wal::WalOptions;
-use crate::types::{ClusterId, GroupId, NodeId, ReplicaId, Subject};
+use crate::types::{ClusterId, GroupId, NodeId, Subject};
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
@@ -318,7 +318,7 @@ impl Cluster {
     }
 
     /// [`SimNode::replicas`] of a node that serves.
-    pub fn replicas(&self, number: usize) -> Option<(Vec<(GroupId, ReplicaId)>, Vec<String>)> {
+    pub fn replicas(&self, number: usize) -> Option<testing::Replicas> {
         match &*self.nodes[number].stage.lock() {
             Stage::Serving(node) => Some(node.replicas()),
             _ => None,

@@ -46,7 +46,6 @@ pub(super) struct Replay {
     next_batch: u64,
     /// Where the last segment's valid bytes end.
     end: u64,
-    /// Where what is known to be synced of the last segment ends.
     certain: u64,
     notes: Vec<String>,
 }
@@ -57,8 +56,7 @@ pub(super) struct Replayed {
     pub next_batch: u64,
     /// Where the last segment's valid bytes end; what is behind is void.
     pub end: u64,
-    /// Up to here somebody saw a sync of the last segment succeed. What stands between this and
-    /// `end` was read, and may be in the system's memory alone.
+    /// Up to here it was synced; what was read between this and `end` may be in memory alone.
     pub certain: u64,
     /// What was found damaged, for people.
     pub notes: Vec<String>,
@@ -456,20 +454,18 @@ fn is_checkpoint(stretch: &Stretch, sequence: u64, first_batch: u64) -> bool {
             .any(|found| found.header.kind == Kind::Checkpoint)
 }
 
-/// Batches of a segment up to this one were synced: its checkpoints were before it got its name,
-/// others by what later batches say.
+/// Batches up to this one were synced: the checkpoints, and what later batches say.
 fn synced_up_to(stretches: &[Stretch], first_batch: u64) -> u64 {
-    stretches
-        .iter()
-        .filter_map(|stretch| stretch.head.map(|head| head.synced))
-        .fold(first_batch.saturating_add(1), u64::max)
+    let heads = stretches.iter().filter_map(|stretch| stretch.head);
+    heads.fold(first_batch.saturating_add(1), |most, head| {
+        most.max(head.synced)
+    })
 }
 
 /// Where the last batch ends that was synced for certain.
 fn certain_end(stretches: &[Stretch], sequences: &[u64], synced: u64) -> u64 {
-    stretches
-        .iter()
-        .zip(sequences)
+    let known = stretches.iter().zip(sequences);
+    known
         .filter(|(stretch, sequence)| stretch.head.is_some() && **sequence <= synced)
         .fold(RECORDS_AT, |end, (stretch, _)| end.max(stretch.end))
 }
