@@ -8,7 +8,7 @@ use super::group::GroupContext;
 use super::identity::Identity;
 use super::metrics::Metrics;
 use super::peers::{OnOvertaken, Peers};
-use super::registry::Groups;
+use super::registry::{Groups, Held};
 use super::tickets::Tickets;
 use super::transport::Transport;
 use super::view::{self, Views};
@@ -97,8 +97,10 @@ pub(super) struct Core {
     pub store: Arc<MetaStore>,
     pub chunks: Arc<ChunkStore>,
     pub reserve: Reserve,
-    /// Replicas whose log or state is damaged and that others can replace, and why.
-    broken: Vec<(GroupId, ReplicaId, String)>,
+    /// Replicas whose state does not fit their log and that others can replace, and why.
+    broken: Vec<Held>,
+    /// Replicas whose log must be mended before they open, and why.
+    mend: Vec<Held>,
 }
 
 /// Who a node is.
@@ -160,12 +162,18 @@ impl Core {
         forget_leftovers(&wal, &store).await?;
         let shared = shared_groups(&wal, &store).await?;
         let accept = options.accept_lost_tail;
-        let mut broken = must_be_whole(&wal, &store, dir, &shared)?;
-        for group in tail::settle(&wal, &log, accept, &shared).await? {
-            let replica = store.replica(group).map(|(now, _)| now.replica);
-            let why = "its log is damaged";
-            broken.extend(replica.map(|replica| (group, replica, why.to_owned())));
-        }
+        let broken = must_be_whole(&wal, &store, dir, &shared)?;
+        let replicas = store.replicas();
+        let folded = replicas
+            .iter()
+            .map(|r| (r.group, r.mark.position))
+            .collect();
+        let mut mend = tail::settle(&wal, &log, accept, &shared, &folded).await?;
+        mend.retain(|group, _| broken.iter().all(|(other, ..)| other != group));
+        let mend = replicas
+            .iter()
+            .filter_map(|r| Some((r.group, r.replica, mend.remove(&r.group)?)))
+            .collect();
         Ok(Core {
             life,
             wal,
@@ -173,6 +181,7 @@ impl Core {
             chunks,
             reserve,
             broken,
+            mend,
         })
     }
 
@@ -204,9 +213,7 @@ impl Core {
             doubts: Arc::default(),
             on_end: who.on_end.clone(),
         });
-        for (group, replica, why) in self.broken {
-            groups.must_be_replaced(group, replica, why);
-        }
+        groups.set_aside(self.broken, self.mend);
         groups.start_all().await?;
         let view = newest_view(env, &who, &groups).await?;
         let node = Arc::new(Node {

@@ -29,6 +29,7 @@ mod liveness;
 mod machine;
 mod members;
 mod membership;
+mod mend;
 mod meta_calls;
 mod metrics;
 mod open;

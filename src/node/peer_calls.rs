@@ -154,6 +154,7 @@ impl Node {
                 Ok(PeerAnswer::CheckedChunks(self.check_chunks(from).await?))
             }
             PeerCall::Entries { group, from, to } => self.entries(group, from, to).await,
+            PeerCall::LogEnd(group) => Ok(PeerAnswer::LogEnd(self.log_end(group)?)),
             PeerCall::PutChunk { .. } | PeerCall::GetChunk { .. } | PeerCall::Image { .. } => {
                 unreachable!("calls with raw bytes are served above")
             }
@@ -267,7 +268,8 @@ impl Node {
         Ok(())
     }
 
-    /// Entries of this node's log, for a peer whose own are damaged.
+    /// Entries of this node's log, for a peer whose own are damaged. The group need not run here: it
+    /// may wait for the same, and both would wait for ever.
     async fn entries(&self, group: GroupId, from: LogIndex, to: LogIndex) -> Result<PeerAnswer> {
         let read = self.wal.read(group, from, to, ENTRIES_BYTES_MAX).await?;
         let entries = read.into_iter().map(|entry| {

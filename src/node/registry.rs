@@ -16,6 +16,7 @@ use crate::types::{GroupId, ReplicaId};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::MutexGuard;
 
 /// One replica, as it runs.
 #[derive(Clone)]
@@ -40,12 +41,17 @@ impl Running {
     }
 }
 
+/// A replica that does not run, and why.
+pub type Held = (GroupId, ReplicaId, String);
+
 /// All replicas of a node.
 pub struct Groups {
     context: GroupContext,
     running: RwLock<BTreeMap<GroupId, Running>>,
     /// Replicas that cannot be used any more, and why.
     broken: RwLock<BTreeMap<GroupId, (ReplicaId, String)>>,
+    /// Replicas that are not opened before their log is mended, and what for (see `mend`).
+    waiting: RwLock<BTreeMap<GroupId, (ReplicaId, String)>>,
     /// Held while a replica is made or removed.
     changing: tokio::sync::Mutex<()>,
 }
@@ -56,6 +62,7 @@ impl Groups {
             context,
             running: RwLock::default(),
             broken: RwLock::default(),
+            waiting: RwLock::default(),
             changing: tokio::sync::Mutex::default(),
         })
     }
@@ -66,7 +73,8 @@ impl Groups {
     /// `corrupt` when log and state do not fit together.
     pub async fn start_all(self: &Arc<Self>) -> Result<()> {
         for record in self.context.store.replicas() {
-            if self.broken.read().contains_key(&record.group) {
+            let held = |held: &RwLock<BTreeMap<_, _>>| held.read().contains_key(&record.group);
+            if held(&self.broken) || held(&self.waiting) {
                 continue;
             }
             self.start(record.group, record.replica).await?;
@@ -88,7 +96,47 @@ impl Groups {
     /// goes on voting until it is.
     pub fn must_be_replaced(&self, group: GroupId, replica: ReplicaId, why: String) {
         tracing::error!(%group, %replica, %why, "a replica must be replaced");
+        self.waiting.write().remove(&group);
         self.broken.write().insert(group, (replica, why));
+    }
+
+    /// Marks the replicas that must be replaced, and those whose log must be mended before they
+    /// open: none of them is started.
+    pub fn set_aside(&self, broken: Vec<Held>, mend: Vec<Held>) {
+        for (group, replica, why) in broken {
+            self.must_be_replaced(group, replica, why);
+        }
+        for (group, replica, why) in mend {
+            tracing::error!(%group, %replica, %why, "a replica must be mended before it opens");
+            self.waiting.write().insert(group, (replica, why));
+        }
+    }
+
+    /// Says why a replica still waits.
+    pub fn waits_for(&self, group: GroupId, why: String) {
+        if let Some((_, known)) = self.waiting.write().get_mut(&group) {
+            *known = why;
+        }
+    }
+
+    /// Keeps a replica that waits from being replaced or removed while the guard is held: its log
+    /// would be another's. `None`: it waits no more.
+    pub async fn keep(&self, group: GroupId, replica: ReplicaId) -> Option<MutexGuard<'_, ()>> {
+        let kept = self.changing.lock().await;
+        let here = |(waiting, _): &(ReplicaId, String)| *waiting == replica;
+        let waits = self.waiting.read().get(&group).is_some_and(here);
+        waits.then_some(kept)
+    }
+
+    /// Starts a replica that was kept and whose log is mended.
+    ///
+    /// # Errors
+    /// As `start_all`.
+    pub async fn open_mended(self: &Arc<Self>, group: GroupId, replica: ReplicaId) -> Result<()> {
+        self.start(group, replica).await?;
+        self.waiting.write().remove(&group);
+        tracing::info!(%group, %replica, "a replica was mended and is open");
+        Ok(())
     }
 
     async fn start(self: &Arc<Self>, group: GroupId, replica: ReplicaId) -> Result<()> {
@@ -131,12 +179,13 @@ impl Groups {
     }
 
     /// Replicas that must be replaced.
-    pub fn broken(&self) -> Vec<(GroupId, ReplicaId, String)> {
-        let broken = self.broken.read();
-        let one = |(group, (replica, why)): (&GroupId, &(ReplicaId, String))| {
-            (*group, *replica, why.clone())
-        };
-        broken.iter().map(one).collect()
+    pub fn broken(&self) -> Vec<Held> {
+        listed(&self.broken)
+    }
+
+    /// Replicas that must be mended.
+    pub fn waiting(&self) -> Vec<Held> {
+        listed(&self.waiting)
     }
 
     pub fn raft(&self, group: GroupId) -> Option<Arc<RaftGroup>> {
@@ -220,6 +269,7 @@ impl Groups {
         self.context.wal.remove_group(group).await?;
         self.broken.write().remove(&group);
         self.context.doubts.end(group);
+        self.waiting.write().remove(&group);
         tracing::info!(%group, "a replica was removed from this node");
         Ok(())
     }
@@ -232,4 +282,11 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+fn listed(held: &RwLock<BTreeMap<GroupId, (ReplicaId, String)>>) -> Vec<Held> {
+    let held = held.read();
+    let one =
+        |(group, (replica, why)): (&GroupId, &(ReplicaId, String))| (*group, *replica, why.clone());
+    held.iter().map(one).collect()
 }

@@ -149,6 +149,9 @@ impl Node {
                 "its replica of group {group} must be replaced ({why})"
             ));
         }
+        for (group, _, why) in self.groups.waiting() {
+            reasons.push(format!("its replica of group {group} is not open ({why})"));
+        }
         let damaged = self.chunks.damaged_now();
         if damaged > 0 {
             reasons.push(format!("{damaged} stored chunks are damaged"));

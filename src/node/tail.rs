@@ -1,17 +1,19 @@
 //! Judges what the log found damaged, before groups start on it. What others have can be had
-//! again: such a replica is given up and replaced under a new id. A group with a single voter has
-//! nobody to ask: what is lost is lost, and going on must be somebody's decision. Called by `core`
-//! at every start.
+//! again: such a replica is not opened before its log is mended (`mend`). A group with a single
+//! voter has nobody to ask: what is lost is lost, and going on must be somebody's decision. Called
+//! by `core` at every start.
 
 use crate::error::{Error, Result};
-use crate::store::wal::{DamagedEntry, GroupState, Wal};
+use crate::store::wal::{DamagedEntry, GroupState, LogPosition, Wal};
 use crate::types::GroupId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Refuses a log with holes; settles the doubt about a write that was cut off; refuses a last
 /// batch that may have been acknowledged, unless `accept` says to go on without it. Groups that
-/// are `shared` with other nodes are not refused: their replicas are returned as lost, with why.
+/// are `shared` with other nodes are not refused: those that must be mended are returned, with why.
+/// `folded` says up to where each replica's state holds what the log says: a hole up to there is
+/// none, since nobody else needs these entries.
 ///
 /// # Errors
 /// `corrupt`, naming the segment and offset, or the group and what to do.
@@ -20,7 +22,17 @@ pub(super) async fn settle(
     dir: &Path,
     accept: bool,
     shared: &BTreeSet<GroupId>,
-) -> Result<Vec<GroupId>> {
+    folded: &BTreeMap<GroupId, LogPosition>,
+) -> Result<BTreeMap<GroupId, String>> {
+    for (group, upto) in folded.iter().filter(|(group, _)| !shared.contains(group)) {
+        let holes = wal.damaged().into_iter();
+        let holes = holes.filter(|entry| entry.group == *group && entry.index <= upto.index);
+        let count = holes.count();
+        if count > 0 {
+            tracing::warn!(%group, count, %upto.index, "damaged entries of the log are let go: the state holds them");
+            wal.purge(*group, *upto).await?;
+        }
+    }
     let damaged = wal.damaged();
     let own = damaged
         .iter()
@@ -28,8 +40,11 @@ pub(super) async fn settle(
     if let Some(entry) = own.clone().next() {
         return Err(hole(entry, own.count(), dir));
     }
-    let mut lost_groups: Vec<GroupId> = damaged.iter().map(|entry| entry.group).collect();
-    lost_groups.dedup();
+    let mut mend: BTreeMap<GroupId, String> = BTreeMap::new();
+    for entry in &damaged {
+        let first = || format!("its log is damaged from entry {} on", entry.index);
+        mend.entry(entry.group).or_insert_with(first);
+    }
     for group in wal.groups() {
         let state = wal.state(group);
         let Some(doubt) = state.doubt else { continue };
@@ -39,7 +54,8 @@ pub(super) async fn settle(
                 "the log's last write was cut off before it was acknowledged; going on without it"
             );
         } else if shared.contains(&group) {
-            lost_groups.push(group);
+            let why = || "the last batch of its log is damaged".to_owned();
+            mend.entry(group).or_insert_with(why);
         } else if accept {
             tracing::warn!(
                 %group,
@@ -51,15 +67,14 @@ pub(super) async fn settle(
         }
     }
     // Only once nothing refuses: a start that fails leaves every doubt as it was. A replica that is
-    // given up keeps its own: it must not vote after another restart either.
+    // to be mended keeps its own: it must not vote after another restart either.
     for group in wal.groups() {
-        if !lost_groups.contains(&group) {
+        let unwritten = wal.state(group).doubt.is_some_and(|doubt| doubt.unwritten);
+        if unwritten || !mend.contains_key(&group) {
             wal.clear_doubt(group).await?;
         }
     }
-    lost_groups.sort_unstable();
-    lost_groups.dedup();
-    Ok(lost_groups)
+    Ok(mend)
 }
 
 fn hole(entry: &DamagedEntry, all: usize, dir: &Path) -> Error {

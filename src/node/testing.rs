@@ -19,7 +19,7 @@ use crate::store::SlotRead;
 use crate::store::chunks::ChunkOptions;
 use crate::store::overlay::{FoldOptions, View};
 use crate::store::wal::WalOptions;
-use crate::types::{ClusterId, Credentials, GroupId, NodeId, Subject};
+use crate::types::{ClusterId, Credentials, GroupId, NodeId, ReplicaId, Subject};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,7 +192,19 @@ impl Opened {
     }
 }
 
+/// Replicas that run, and why others do not.
+pub(crate) type Replicas = (Vec<(GroupId, ReplicaId)>, Vec<String>);
+
 impl SimNode {
+    /// Replicas that run, and why others do not.
+    pub(crate) fn replicas(&self) -> Replicas {
+        let all = self.node.groups.all().into_iter();
+        let running = all.map(|(group, one)| (group, one.raft().status().replica));
+        let groups = &self.node.groups;
+        let held = groups.broken().into_iter().chain(groups.waiting());
+        (running.collect(), held.map(|(_, _, why)| why).collect())
+    }
+
     /// Of each group: the applied index, and a hash of all records. Two replicas that applied the
     /// same have the same.
     pub(crate) fn states(&self) -> Result<Vec<(GroupId, u64, u64)>> {

@@ -41,6 +41,7 @@ pub(super) fn start(node: &Arc<Node>) {
     let spawn = &node.env.spawn;
     spawn.spawn("fold", Box::pin(fold_loop(node.clone())));
     spawn.spawn("chores", Box::pin(chores_loop(node.clone())));
+    spawn.spawn("log repair", Box::pin(super::mend::run(node.clone())));
     spawn.spawn("heartbeat", Box::pin(super::beat::run(node.clone())));
     spawn.spawn(
         "root group's work",

@@ -21,8 +21,9 @@ pub use admin::{
 pub use call::{Answer, Call, Ticket, TicketRight};
 pub use join::{JoinAnswer, JoinRequest, JoinWhat, Joined, REQUEST_BYTES_MAX};
 pub use peer::{
-    Beat, BeatAnswer, CheckedChunks, CheckedRecords, ClusterView, GroupPlace, Life, Look, NodeInfo,
-    NodeState, PeerAnswer, PeerCall, REMOVED, RaftMessage, ReplicaBeat, RingEpoch, RingMember,
+    Beat, BeatAnswer, CheckedChunks, CheckedRecords, ClusterView, GroupPlace, Life, LogEnd, Look,
+    NodeInfo, NodeState, PeerAnswer, PeerCall, REMOVED, RaftMessage, ReplicaBeat, RingEpoch,
+    RingMember,
 };
 pub use view::{
     ChunkLocation, DeletedView, DirView, EntryView, FileView, FsckReport, GroupView, NodeAddress,

@@ -129,6 +129,8 @@ pub enum PeerCall {
         from: LogIndex,
         to: LogIndex,
     },
+    /// Where a group's log ends there; of one whose own end may be lost.
+    LogEnd(GroupId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +180,20 @@ pub enum PeerAnswer {
     Record(Option<Bytes>),
     /// Term, leader, index and payload of each that is there.
     Entries(Vec<(u64, u64, LogIndex, Bytes)>),
+    /// `None`: no replica of that group is there.
+    LogEnd(Option<LogEnd>),
+}
+
+/// What a replica's log knows of its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEnd {
+    pub replica: ReplicaId,
+    /// False: something may be lost of its own end, too.
+    pub certain: bool,
+    /// Term of its vote, 0 without one.
+    pub vote_term: u64,
+    /// Term, leader and index of the last entry, zeros without one.
+    pub last: (u64, u64, LogIndex),
 }
 
 /// What a check of all records of one replica found.

@@ -93,6 +93,7 @@ mod seams;
 mod sends;
 mod status;
 mod stored;
+mod votes;
 
 pub use group::{RaftGroup, seed_members};
 pub use members::{members_in_log, members_of};
@@ -103,6 +104,7 @@ pub use seams::{
     StagedImage, StateMachine, Urgency,
 };
 pub use status::{GroupStatus, Members, Progress, Timers};
+pub use votes::{candidacy, term_of_vote};
 
 #[cfg(test)]
 mod chaos_tests;

@@ -19,7 +19,7 @@ use crate::shard::records::Settings;
 use crate::store::chunks::ChunkOptions;
 use crate::store::overlay::FoldOptions;
 use crate::store::wal::WalOptions;
-use crate::types::{ClusterId, NodeId, Subject};
+use crate::types::{ClusterId, GroupId, NodeId, Subject};
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
@@ -317,8 +317,16 @@ impl Cluster {
         std::mem::take(&mut self.panics)
     }
 
+    /// [`SimNode::replicas`] of a node that serves.
+    pub fn replicas(&self, number: usize) -> Option<testing::Replicas> {
+        match &*self.nodes[number].stage.lock() {
+            Stage::Serving(node) => Some(node.replicas()),
+            _ => None,
+        }
+    }
+
     /// [`SimNode::states`] of a node that serves.
-    pub fn states(&self, number: usize) -> Option<Result<Vec<(crate::types::GroupId, u64, u64)>>> {
+    pub fn states(&self, number: usize) -> Option<Result<Vec<(GroupId, u64, u64)>>> {
         match &*self.nodes[number].stage.lock() {
             Stage::Serving(node) => Some(node.states()),
             _ => None,

@@ -20,6 +20,7 @@
 
 mod cluster;
 mod content;
+mod damaged_logs;
 mod history;
 mod machine;
 mod network;

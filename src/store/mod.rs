@@ -17,13 +17,16 @@
 //! 1. What a caller was told is durable is durable: every write path ends in a sync that was
 //!    waited for, of the file and, for a new name, of its directory.
 //! 2. An error of a sync ends the process (`fail_stop`); it is never retried.
-//! 3. Every byte read is checked: log records and pack records by CRC, chunks by their BLAKE3,
+//! 3. What a start reads and nobody is known to have synced is written again and synced before
+//!    anything is built on it (`renew`).
+//! 4. Every byte read is checked: log records and pack records by CRC, chunks by their BLAKE3,
 //!    metadata records by a checksum that is bound to their key.
 
 pub mod chunks;
 pub mod image;
 pub mod overlay;
 pub mod record;
+mod renew;
 pub mod reserve;
 pub mod starts;
 pub mod wal;

@@ -5,7 +5,8 @@
 //! 1. A commit that returned survives a power cut: data and meta page are both flushed (LMDB's
 //!    default; `NOSYNC`, `NOMETASYNC`, `WRITEMAP` are never set), and so is the file's name.
 //! 2. After a failed flush nothing more is committed or read (LMDB itself would go on).
-//! 3. One process at a time: the caller holds the data directory's lock.
+//! 3. Nothing is built on a meta page that may be in memory alone (`renew_meta_pages`).
+//! 4. One process at a time: the caller holds the data directory's lock.
 
 use super::{BaseOp, MetaBase, MetaRead, Visit, check_ops, check_range};
 use crate::env::real::{create_dir_durably, sync_dir};
@@ -13,7 +14,9 @@ use crate::error::{Code, Error, Result};
 use bytes::Bytes;
 use heed::types::Bytes as Raw;
 use heed::{Database, Env, EnvOpenOptions, MdbError, RoTxn, WithoutTls};
+use std::fs::OpenOptions;
 use std::ops::Bound;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,6 +25,14 @@ const READERS_MAX: u32 = 1_024;
 /// Map size of the metadata, in bytes: address space alone, the file grows as needed. It is
 /// never changed while the environment is open (LMDB forbids that while there are readers).
 pub const META_MAP_BYTES: usize = 1 << 40;
+
+/// LMDB's file in an environment's directory.
+const DATA_FILE: &str = "data.mdb";
+/// Largest page that LMDB uses, bytes.
+const PAGE_BYTES_MAX: u64 = 64 << 10;
+/// Where the first meta page says how long a page is: behind the page's header (16 bytes) and magic,
+/// version, address and map size of the meta (24 bytes).
+const PAGE_BYTES_AT: u64 = 40;
 
 /// The environment of one directory.
 pub struct LmdbBase {
@@ -41,9 +52,11 @@ impl LmdbBase {
     pub fn open(path: &Path, map_bytes: usize) -> Result<LmdbBase> {
         create_dir_durably(path)
             .map_err(|error| Error::io("create the directory", path, &error))?;
+        renew_meta_pages(&path.join(DATA_FILE))
+            .map_err(|error| Error::io("write the meta pages of", path, &error))?;
         let open = || -> heed::Result<_> {
             // SAFETY: the files are mapped into memory, so nobody else may change them: the
-            // directory is this node's own and is locked (invariant 3), and this process opens
+            // directory is this node's own and is locked (invariant 4), and this process opens
             // an environment once (heed refuses to open it twice).
             let env = unsafe {
                 EnvOpenOptions::new()
@@ -185,6 +198,42 @@ impl MetaRead for LmdbRead {
     }
 }
 
+/// Writes both meta pages of an environment again, one after the other, and syncs each.
+///
+/// A commit writes and syncs its data pages, then a meta page. Where that page's write fails, the
+/// system goes on giving back either what LMDB wrote or what LMDB put over it, whatever is on the
+/// disk; it is the same when a process is killed in the middle. If the disk had the older one, the
+/// power could go and take a commit away that was read and built upon. If it had the newer one, the
+/// next commit would use pages again that are still part of it. Written again, the disk has what is
+/// read, and the data pages of both were synced before. Data pages need nothing of the kind: those
+/// that no meta page knows are not read, and are written before one knows them.
+fn renew_meta_pages(data: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind::NotFound;
+    let opened = OpenOptions::new().read(true).write(true).open(data);
+    let file = match opened {
+        Err(error) if error.kind() == NotFound => return Ok(()),
+        other => other?,
+    };
+    let len = file.metadata()?.len();
+    let mut size = [0; 4];
+    if len < PAGE_BYTES_AT + size.len() as u64 {
+        return Ok(());
+    }
+    file.read_exact_at(&mut size, PAGE_BYTES_AT)?;
+    let size = u64::from(u32::from_le_bytes(size));
+    // Anything else is no environment; opening it says so.
+    if !size.is_power_of_two() || size > PAGE_BYTES_MAX || len < 2 * size {
+        return Ok(());
+    }
+    let mut page = vec![0; size as usize];
+    for at in [0, size] {
+        file.read_exact_at(&mut page, at)?;
+        file.write_all_at(&page, at)?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
 /// The map or the disk is full: before the meta page is written, so nothing has changed.
 fn is_full(error: &heed::Error) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
@@ -232,5 +281,47 @@ fn reading(error: &heed::Error) -> Error {
             Error::corrupt(format!("cannot read the database ({error})"))
         }
         _ => Error::failed(format!("cannot read the database ({error})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes as Buffer;
+    use std::time::SystemTime;
+
+    #[test]
+    fn meta_pages_are_written_again_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |value: &'static str| BaseOp::Put(Buffer::from("key"), Buffer::from(value));
+        let base = LmdbBase::open(dir.path(), 1 << 20).unwrap();
+        base.commit(vec![put("one")]).unwrap();
+        base.commit(vec![put("two")]).unwrap();
+        drop(base);
+        let data = dir.path().join(DATA_FILE);
+        let before = std::fs::read(&data).unwrap();
+        let file = OpenOptions::new().write(true).open(&data).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        renew_meta_pages(&data).unwrap();
+        assert!(file.metadata().unwrap().modified().unwrap() > SystemTime::UNIX_EPOCH);
+        assert_eq!(std::fs::read(&data).unwrap(), before);
+        let base = LmdbBase::open(dir.path(), 1 << 20).unwrap();
+        let found = base.begin_read().unwrap().get(b"key").unwrap();
+        assert_eq!(found.as_deref(), Some(&b"two"[..]));
+    }
+
+    #[test]
+    fn a_file_without_meta_pages_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join(DATA_FILE);
+        renew_meta_pages(&data).unwrap();
+        assert!(!data.exists());
+        let mut half = vec![0; 6_000];
+        half[40..44].copy_from_slice(&4_096u32.to_le_bytes());
+        for content in [vec![], vec![7; 43], vec![7; 300_000], half] {
+            std::fs::write(&data, &content).unwrap();
+            renew_meta_pages(&data).unwrap();
+            assert_eq!(std::fs::read(&data).unwrap(), content);
+        }
     }
 }

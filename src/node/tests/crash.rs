@@ -34,7 +34,7 @@ pub struct Reference {
     /// Before the first step, after the first, ...
     pictures: Vec<Picture>,
     /// Disk operations when the node had started for the first time, and at the end.
-    operations: std::ops::RangeInclusive<u64>,
+    pub operations: std::ops::RangeInclusive<u64>,
 }
 
 fn picture(life: &Life) -> Picture {
@@ -72,7 +72,7 @@ pub fn reference() -> Reference {
 }
 
 /// Plays until the power goes at operation `at`.
-fn cut(reference: &Reference, at: u64) -> (SimDisk, Client) {
+pub fn cut(reference: &Reference, at: u64) -> (SimDisk, Client) {
     run(async {
         let disk = slow_disk();
         disk.crash_at(at);

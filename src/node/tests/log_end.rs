@@ -157,6 +157,28 @@ fn a_damaged_entry_inside_the_log_is_refused_with_its_place() {
     });
 }
 
+/// Its changes were folded and synced: nobody needs the entry.
+#[test]
+fn a_damaged_entry_that_the_state_holds_is_let_go() {
+    let (disk, mut client) = killed_behind_a_put(4, true);
+    damage(&disk, "needle needle needle");
+    run(async {
+        let life = Life::start(&disk).await.unwrap();
+        assert_eq!(life.node.wal.damaged(), []);
+        assert!(has(&life, "/kept") && has(&life, "/last"));
+        let request = client.request(0, &file("/more", "more"));
+        send(&life, &request).await.unwrap().remove(0).unwrap();
+        life.checked();
+        life.end();
+    });
+    run(async {
+        let life = Life::start(&disk.crash()).await.unwrap();
+        assert!(has(&life, "/kept") && has(&life, "/last") && has(&life, "/more"));
+        life.checked();
+        life.end();
+    });
+}
+
 /// The power goes while the log writes: nothing of that was acknowledged, so the node starts.
 #[test]
 fn a_write_that_was_cut_off_is_no_reason_not_to_start() {

@@ -13,6 +13,7 @@ use super::ops::Ledger;
 use super::scan::{Scan, Step};
 use crate::env::DiskFile;
 use crate::error::{Code, Error, Result};
+use crate::store::renew::renew;
 use crate::types::ChunkHash;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -132,6 +133,9 @@ pub(super) async fn relieve(core: &Core) -> Result<()> {
 
 async fn recover_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered) -> Result<()> {
     let mut opening = open_pack(core, pack, newest, out).await?;
+    if newest {
+        make_certain(core, &opening).await?;
+    }
     read_tombstones(core, &mut opening, out).await?;
     apply_tombstones(core, &opening).await?;
     if opening.retired {
@@ -237,6 +241,24 @@ async fn open_pack(core: &Core, pack: u64, newest: bool, out: &mut Recovered) ->
         buried: BTreeSet::new(),
         retired: false,
     })
+}
+
+/// What the index does not know of the newest pack may not have been synced, nor its head: both are
+/// written again before any of it counts. In older packs every record was synced before the next
+/// pack was made, or at a start like this one; a tombstone that is lost brings back a chunk that
+/// nobody needs.
+async fn make_certain(core: &Core, opening: &Opening) -> Result<()> {
+    let head = 0..layout::data_start(opening.row.slots).min(opening.file_len);
+    let tail = opening.row.end.max(head.end)..opening.file_len;
+    for range in [head, tail] {
+        let path = core.packs.path(opening.pack);
+        let renewed = renew(opening.file.as_ref(), range).await;
+        renewed.map_err(|e| {
+            let verb = "write the end of a pack again";
+            core.guard.failed_write(verb, &path, &e)
+        })?;
+    }
+    Ok(())
 }
 
 /// Reads the tombstones behind those that the index knows.

@@ -1,5 +1,6 @@
 //! Opening: compares the directories of chunk files with the index. A file is known by its name
-//! alone if the index has it; only files that it does not know are opened.
+//! alone if the index has it; only files that it does not know are opened. A file that has its name
+//! was synced before; the name itself may not have been.
 
 use super::core::Core;
 use super::index::{Location, Update};
@@ -22,6 +23,10 @@ pub(super) async fn prepare(core: &Core) -> Result<()> {
     for dir in [large, &temporary, packs] {
         let made = disk.create_dir(dir).await;
         made.map_err(|e| core.guard.failed_write("create directory", dir, &e))?;
+    }
+    // Names that an earlier process made and did not sync before it ended.
+    for dir in [large, packs] {
+        sync_dir(core, dir).await?;
     }
     for name in names(core, &temporary).await? {
         let path = temporary.join(name);
@@ -48,6 +53,7 @@ pub(super) async fn survey_files(core: &Core, out: &mut Recovered) -> Result<()>
             true => names(core, &dir).await?,
             false => Vec::new(),
         };
+        let mut unknown = Vec::new();
         for name in names {
             let text = name.to_str().map(|rest| format!("{prefix:02x}{rest}"));
             let Some(hash) = text.as_deref().and_then(ChunkHash::parse) else {
@@ -56,8 +62,15 @@ pub(super) async fn survey_files(core: &Core, out: &mut Recovered) -> Result<()>
                 continue;
             };
             if known.remove(&hash).is_none() {
-                take_in(core, hash, out).await?;
+                unknown.push(hash);
             }
+        }
+        if !unknown.is_empty() {
+            // Before anybody is told that they are here.
+            sync_dir(core, &dir).await?;
+        }
+        for hash in unknown {
+            take_in(core, hash, out).await?;
         }
         // Removed just before the process ended, or lost.
         out.vanished(known.keys().copied());
@@ -71,6 +84,11 @@ pub(super) async fn survey_files(core: &Core, out: &mut Recovered) -> Result<()>
         relieve(core).await?;
     }
     Ok(())
+}
+
+async fn sync_dir(core: &Core, dir: &Path) -> Result<()> {
+    let synced = core.env.disk.sync_dir(dir).await;
+    synced.map_err(|e| core.guard.failed_write("sync directory", dir, &e))
 }
 
 /// File names in a directory; none if it does not exist.

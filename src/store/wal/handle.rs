@@ -2,13 +2,10 @@
 //! waits for them. Touches no file itself.
 
 use super::format::Kind;
-use super::index::{Live, Place, Released};
+use super::index::{Live, Released};
 use super::segment::Spare;
 use super::state::{Item, Segment, State, Work};
-use super::{
-    DamagedEntry, Flushed, GroupState, LogEntry, LogPosition, SegmentInfo, WalOptions, read,
-    recover,
-};
+use super::{Flushed, GroupState, LogEntry, LogPosition, SegmentInfo, WalOptions, read, recover};
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::types::{GroupId, LogIndex};
@@ -315,60 +312,6 @@ impl Wal {
         }
     }
 
-    /// Entries that cannot be read, of all groups. A group must not open before its own are
-    /// repaired.
-    pub fn damaged(&self) -> Vec<DamagedEntry> {
-        let state = self.shared.state.lock();
-        let mut out = Vec::new();
-        for (group, known) in &state.groups {
-            for (index, slot) in known.entries.iter() {
-                let Place::Lost { segment, offset } = slot.place else {
-                    continue;
-                };
-                out.push(DamagedEntry {
-                    group: *group,
-                    index,
-                    position: known.entries.position(index).filter(|_| slot.known),
-                    place: (segment > 0).then_some((segment, u64::from(offset))),
-                });
-            }
-        }
-        out
-    }
-
-    /// Puts back a damaged entry, as a peer has it. Durable when it returns.
-    ///
-    /// # Errors
-    /// `conflict` when that entry is not damaged or is known to have another position.
-    pub async fn repair(&self, group: GroupId, entry: LogEntry) -> Result<()> {
-        let (send, durable) = oneshot::channel();
-        {
-            let mut state = self.accepting()?;
-            let index = entry.position.index;
-            let entries = state.groups.get(&group).map(|g| &g.entries);
-            let slot = entries.and_then(|e| e.slot(index));
-            let position = entries.and_then(|e| e.position(index));
-            let fits = slot.is_some_and(|slot| {
-                matches!(slot.place, Place::Lost { .. })
-                    && (!slot.known || position == Some(entry.position))
-            });
-            if !fits {
-                let what = format!(
-                    "group {group}: entry {index} needs no repair with this one (it is intact, \
-                     gone, or has another term)"
-                );
-                return Err(Error::new(Code::Conflict, what));
-            }
-            let work = Work::Rewrite {
-                entries: vec![entry],
-                done: Some(send),
-            };
-            state.push(Item { group, work });
-        }
-        self.shared.wake.notify_one();
-        self.wait(durable).await
-    }
-
     /// All segments, oldest first.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let state = self.shared.state.lock();
@@ -399,7 +342,8 @@ impl Wal {
         out
     }
 
-    fn accepting(&self) -> Result<MutexGuard<'_, State>> {
+    /// The state, if the log still takes something.
+    pub(super) fn accepting(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.shared.state.lock();
         if state.closing || state.failed {
             return Err(stopped());
@@ -434,7 +378,7 @@ impl Wal {
         durable
     }
 
-    async fn wait(&self, durable: oneshot::Receiver<()>) -> Result<()> {
+    pub(super) async fn wait(&self, durable: oneshot::Receiver<()>) -> Result<()> {
         durable.await.map_err(|_| stopped())
     }
 }

@@ -72,6 +72,11 @@
 //!   are `doubtful_tail` until `clear_doubt`, across restarts. A file that is shorter than its header says is treated the
 //!   same way, for all groups.
 //!
+//! What is kept of the last segment behind what is known to be synced may be in the system's memory
+//! alone: the process was killed before a sync ended, or the sync failed, and then no later one
+//! writes these pages. It is written again and synced (`store::renew`); since every batch tells what
+//! is synced before it, that is the last batch or two.
+//!
 //! Then a new segment is begun: what was dropped lies behind the valid end that its header
 //! names, and can never come back.
 //!
@@ -102,6 +107,7 @@ mod handle;
 mod index;
 mod read;
 mod recover;
+mod repair;
 mod replay;
 mod rewrite;
 mod scan;

@@ -11,6 +11,7 @@ use super::writer::Writer;
 use super::{Shared, UNKNOWN_GROUPS, WalOptions};
 use crate::env::{DiskFile, Env, OpenMode};
 use crate::error::{Code, Error, Result};
+use crate::store::renew::renew;
 use crate::types::GroupId;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -42,10 +43,10 @@ pub(super) async fn open(env: Env, dir: &Path, options: WalOptions) -> Result<Ar
         tracing::warn!(log = %dir.display(), "{note}");
     }
     if let Some(last) = segments.last() {
-        // What was read may not have reached the disk yet if only the process died. From here on
-        // it counts as synced.
-        let failed = |e| Error::io("sync", segment::path(dir, last.number), &e);
-        last.file.sync().await.map_err(failed)?;
+        // From here on all that was read counts as synced.
+        let failed = |e| Error::io("write again and sync", segment::path(dir, last.number), &e);
+        let uncertain = replayed.certain..replayed.end;
+        renew(last.file.as_ref(), uncertain).await.map_err(failed)?;
     }
     start(env, dir, options, salt, segments, replayed).await
 }

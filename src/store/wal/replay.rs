@@ -46,6 +46,7 @@ pub(super) struct Replay {
     next_batch: u64,
     /// Where the last segment's valid bytes end.
     end: u64,
+    certain: u64,
     notes: Vec<String>,
 }
 
@@ -55,6 +56,8 @@ pub(super) struct Replayed {
     pub next_batch: u64,
     /// Where the last segment's valid bytes end; what is behind is void.
     pub end: u64,
+    /// Up to here it was synced; what was read between this and `end` may be in memory alone.
+    pub certain: u64,
     /// What was found damaged, for people.
     pub notes: Vec<String>,
 }
@@ -83,7 +86,9 @@ impl Replay {
             .position(|(stretch, sequence)| !is_checkpoint(stretch, *sequence, first_batch))
             .unwrap_or(stretches.len());
         self.adopt(input, &stretches[..data]);
-        let standings = standings(input, &stretches, &sequences, first_batch);
+        let synced = synced_up_to(&stretches, first_batch);
+        let standings = standings(input, &stretches, &sequences, synced);
+        self.certain = certain_end(&stretches, &sequences, synced);
         self.end = RECORDS_AT;
         let mut torn = false;
         for (at, stretch) in stretches.iter().enumerate() {
@@ -125,6 +130,7 @@ impl Replay {
             groups: self.groups,
             next_batch: self.next_batch,
             end: self.end,
+            certain: self.certain.min(self.end),
             notes: self.notes,
         }
     }
@@ -448,19 +454,31 @@ fn is_checkpoint(stretch: &Stretch, sequence: u64, first_batch: u64) -> bool {
             .any(|found| found.header.kind == Kind::Checkpoint)
 }
 
+/// Batches up to this one were synced: the checkpoints, and what later batches say.
+fn synced_up_to(stretches: &[Stretch], first_batch: u64) -> u64 {
+    let heads = stretches.iter().filter_map(|stretch| stretch.head);
+    heads.fold(first_batch.saturating_add(1), |most, head| {
+        most.max(head.synced)
+    })
+}
+
+/// Where the last batch ends that was synced for certain.
+fn certain_end(stretches: &[Stretch], sequences: &[u64], synced: u64) -> u64 {
+    let known = stretches.iter().zip(sequences);
+    known
+        .filter(|(stretch, sequence)| stretch.head.is_some() && **sequence <= synced)
+        .fold(RECORDS_AT, |end, (stretch, _)| end.max(stretch.end))
+}
+
 fn standings(
     input: &SegmentInput,
     stretches: &[Stretch],
     sequences: &[u64],
-    first_batch: u64,
+    synced: u64,
 ) -> Vec<Standing> {
     if !input.last {
         return vec![Standing::Synced; stretches.len()];
     }
-    let synced = stretches
-        .iter()
-        .filter_map(|stretch| stretch.head.map(|head| head.synced))
-        .fold(first_batch.saturating_add(1), u64::max);
     let newest = stretches.iter().rposition(|stretch| stretch.head.is_some());
     stretches
         .iter()

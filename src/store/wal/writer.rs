@@ -197,7 +197,10 @@ impl Writer {
         let left = !self.shared.state.lock().committed.is_empty();
         let laid = self.lay_out(&records);
         if left || laid.bytes > room {
-            // Full to the last blocks; the next segment's checkpoint says it all.
+            // Full to the last blocks; the next segment's checkpoint says it all, also what was
+            // taken for a batch here.
+            let taken = records.iter().map(|record| record.group);
+            self.shared.state.lock().committed.extend(taken);
             return self.switch(0).await;
         }
         let at = self.active.end;

@@ -335,6 +335,14 @@ fn an_entry_that_rots_while_the_log_is_open_is_not_returned() {
             .unwrap_err();
         assert_eq!(error.code, crate::error::Code::Corrupt);
         assert_eq!(wal.damaged().len(), 1);
+        assert_eq!(wal.position(G1, LogIndex(3)), Some(super::at(1, 3)));
+        // Its header is whole, and says what the payload was.
+        let other = LogEntry {
+            payload: Bytes::from(vec![7; 500]),
+            ..long(G1, 1, 3, 500)
+        };
+        let error = wal.repair(G1, other).await.unwrap_err();
+        assert_eq!(error.code, crate::error::Code::Conflict);
         wal.repair(G1, long(G1, 1, 3, 500)).await.unwrap();
         assert_eq!(all(&wal, G1).await.unwrap().len(), 9);
     });

@@ -43,6 +43,28 @@ fn a_seeded_group_begins_behind_its_purged_position() {
     });
 }
 
+/// However little room the segment has left: for both, for one, for none.
+#[test]
+fn a_log_that_is_closed_keeps_what_is_committed() {
+    for blocks in 0..128 {
+        run(async {
+            let disk = SimDisk::new(1);
+            let (wal, _) = open(&disk).await;
+            append(&wal, G1, vec![long(G1, 1, 1, 64 * blocks)])
+                .await
+                .unwrap();
+            wal.save_committed(G1, Bytes::from_static(b"one"));
+            wal.save_committed(G2, Bytes::from_static(b"two"));
+            wal.close().await;
+            let (wal, _) = open(&disk.kill()).await;
+            for (group, committed) in [(G1, "one"), (G2, "two")] {
+                let found = wal.state(group).committed;
+                assert_eq!(found.as_deref(), Some(committed.as_bytes()), "{blocks}");
+            }
+        });
+    }
+}
+
 #[test]
 fn a_log_whose_state_was_replaced_goes_on_far_behind_its_end() {
     run(async {
