@@ -291,7 +291,7 @@ fn a_node_with_the_address_of_another_is_noticed_and_takes_nothing_over() {
     // Whoever speaks to that address knows by the certificate whom he reached.
     cluster.write("f", &bytes(3, 200_000));
     for reader in [0, 1] {
-        let put = ["put", "--overwrite", "--ack", "all", "f", "/f"];
+        let put = ["put", "--overwrite", "f", "/f"];
         cluster.dfs_at(reader, &put).ok();
         cluster.dfs_at(reader, &["get", "-f", "/f", "back"]).ok();
         assert!(std::fs::read(cluster.path("back")).unwrap() == bytes(3, 200_000));

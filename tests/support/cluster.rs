@@ -135,12 +135,20 @@ impl Cluster {
     /// Starts several places at once: none of them can serve without the others.
     #[track_caller]
     pub fn run_all(&mut self, places: &[usize]) {
+        let started = self.try_run_all(places);
+        started.unwrap_or_else(|(place, said)| panic!("node {place}: {said}"));
+    }
+
+    /// The same; or the first place that does not serve, and its log.
+    pub fn try_run_all(&mut self, places: &[usize]) -> Result<(), (usize, String)> {
         let lines: Vec<_> = (places.iter()).map(|place| self.spawn(*place)).collect();
         for (place, line) in places.iter().zip(lines) {
             let line = line.recv_timeout(READY_WITHIN).unwrap_or_default();
-            let log = self.log(*place);
-            assert!(line.starts_with("ready "), "node {place}: {line:?}\n{log}");
+            if !line.starts_with("ready ") {
+                return Err((*place, format!("{line:?}\n{}", self.log(*place))));
+            }
         }
+        Ok(())
     }
 
     fn begin(&mut self, place: usize) -> String {
