@@ -146,6 +146,11 @@ fn a_majority_serves_and_a_minority_refuses() {
             .error(6);
         assert_eq!(error["code"], "unavailable", "{line:?}: {error}");
     }
+    // Later it lets no new client in at all, and says why.
+    until(Duration::from_secs(30), "the reason is told", || {
+        let said = cluster.dfs_at(0, &["--timeout", "2s", "ls", "/"]).fails(6);
+        said.contains("hears nothing of the cluster's root group")
+    });
     cluster.run(2);
     until(Duration::from_secs(10), "a majority serves again", || {
         cluster.dfs(&["ls", "/"]).status == 0
