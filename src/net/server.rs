@@ -8,7 +8,7 @@ use super::registry::Registry;
 use super::settings::{
     CONNECTION_FRAMES_KIB_MAX, CONNECTIONS_MAX, FRAMES_KIB_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX,
     HANDSHAKES_UNPROVEN_MAX, JOINER_FRAME_BYTES_MAX, JOINER_FRAMES_KIB_MAX, JOINER_LIFE_MAX,
-    JOINER_STREAMS_MAX, JOINERS_MAX, JOINS_PER_SECOND_MAX, WIDE_USERS_MAX, WINDOW_BYTES,
+    JOINER_STREAMS_MAX, JOINERS_MAX, JOINS_PER_SECOND_MAX, USERS_MAX, WIDE_USERS_MAX, WINDOW_BYTES,
 };
 use super::stream::{Budget, Stream};
 use super::{ALPN_JOIN, Gate, Incoming, Peer, Refusal, Service, tls};
@@ -27,7 +27,7 @@ const GREETING_KIB: usize = 16;
 /// What all connections of an endpoint share.
 ///
 /// 1. Every connection holds a place of `connections`; before its greeting also one of
-///    `handshakes`; without a certificate also one of `joiners`.
+///    `handshakes`; without a certificate also one of `joiners`, a user's also one of `users`.
 /// 2. Every stream that the service serves is counted in `serving`; none is begun after `stop`.
 /// 3. Every connection is in `open` before the gate is asked: whoever is removed meanwhile is
 ///    refused by the gate or found by the next look at those that are open.
@@ -42,6 +42,7 @@ pub(super) struct Server {
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     joiners: Arc<Semaphore>,
+    users: Arc<Semaphore>,
     /// KiB left to the frames of requests.
     frames: Arc<Semaphore>,
     /// Users' connections that may have the wide window.
@@ -87,6 +88,7 @@ impl Server {
             connections: places(CONNECTIONS_MAX),
             handshakes: places(HANDSHAKES_MAX),
             joiners: places(JOINERS_MAX),
+            users: places(USERS_MAX),
             frames: places(FRAMES_KIB_MAX),
             wide: places(WIDE_USERS_MAX),
             stopping: watch::Sender::new(false),
@@ -165,12 +167,14 @@ impl Server {
         if let Err(refusal) = self.gate.admits(&guest.peer) {
             return refuse(&connection, &guest, &refusal);
         }
-        let joiner = match &guest.peer {
-            Peer::Nobody => match self.joiners.clone().try_acquire_owned() {
-                Ok(place) => Some(place),
-                Err(_) => return connection.close(close::BUSY, b""),
-            },
-            _ => None,
+        let kind = match &guest.peer {
+            Peer::Nobody => Some(&self.joiners),
+            Peer::User { .. } => Some(&self.users),
+            Peer::Node { .. } => None,
+        };
+        let place = kind.map(|places| places.clone().try_acquire_owned());
+        let Ok(_place_of_kind) = place.transpose() else {
+            return connection.close(close::BUSY, b"");
         };
         if !greet(&connection, remote).await {
             return connection.close(close::MALFORMED, b"");
@@ -178,7 +182,7 @@ impl Server {
         drop(handshake);
         let _wide = self.widen(&connection, &guest.peer);
         tracing::debug!(%remote, peer = ?guest.peer, "connected");
-        if joiner.is_some() {
+        if guest.peer == Peer::Nobody {
             let _ = timeout(JOINER_LIFE_MAX, self.accept_streams(&connection, &guest)).await;
             connection.close(close::DONE, b"");
         } else {

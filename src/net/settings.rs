@@ -23,7 +23,10 @@ pub(super) const NARROW_WINDOW_BYTES: u32 = 2 * MIB as u32;
 pub(super) const WIDE_USERS_MAX: usize = 64;
 
 /// A server's connections; each costs some tens of KiB when idle.
-pub(super) const CONNECTIONS_MAX: usize = 10_000;
+pub(super) const CONNECTIONS_MAX: usize = USERS_MAX + if cfg!(test) { 16 } else { 2_000 };
+/// Of these, users'. What is left is for nodes and for handshakes: however many connections users
+/// hold, the cluster's own are made.
+pub(super) const USERS_MAX: usize = if cfg!(test) { 48 } else { 10_000 };
 /// Handshakes at once. Each costs a signature (0.05 ms) and a few KiB.
 pub(super) const HANDSHAKES_MAX: usize = 512;
 /// Beyond this a client must show that it receives at its address before it costs anything.

@@ -144,9 +144,10 @@ impl Core {
         options: CoreOptions,
         first: Option<&FirstStart>,
     ) -> Result<Core> {
+        let start = starts::begin(&*env.disk, dir, env.rng.u64()).await?;
         let life = Life {
-            start: starts::next(&*env.disk, dir).await?,
-            nonce: env.rng.u64(),
+            start: start.number,
+            nonce: start.nonce,
         };
         let log = dir.join("log");
         let wal = Wal::open_with(raft_env.clone(), &log, options.wal).await?;

@@ -274,6 +274,9 @@ impl Peers {
                 code: Code::Unavailable,
                 ..error
             },
+            Code::Denied => {
+                error.hint("to use the machine again, join with an empty directory and a new token")
+            }
             _ => error,
         })
     }

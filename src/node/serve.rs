@@ -12,6 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::net::{Endpoint, Gate, Incoming, Peer, Refusal, ServerParts, ServerTls, Service};
 use crate::proto::{NodeInfo, NodeState, REMOVED};
 use crate::root::RootCommand;
+use crate::store::starts;
 use crate::types::{ClusterId, NodeId};
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
@@ -225,6 +226,10 @@ impl Node {
                 Err(error) => return Err(error),
             }
             tokio::time::sleep(REGISTER_PAUSE).await;
+        }
+        if let Err(error) = starts::confirm(&*self.env.disk, &self.data).await {
+            // A full disk, say. Until it is noted the next start goes on under the same number.
+            tracing::warn!(%error, "that this start is known to the cluster could not be noted");
         }
         // The first answer brings the newest view.
         while self.beat().await.is_err() || self.views.now().cluster.version == 0 {

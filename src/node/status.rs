@@ -10,6 +10,7 @@ use crate::proto::{
     Beat, GroupPlace, GroupView, NodeInfo, NodeState, NodeView, PeerAnswer, PeerCall, StatusView,
 };
 use crate::types::NodeId;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +103,7 @@ impl Node {
             };
             health.yellow(format!("the cluster has {nodes}"));
         }
+        shared_addresses(&members, &mut health);
         let mut nodes = Vec::with_capacity(members.len());
         for info in &members {
             let heard = beats.iter().find(|(node, ..)| *node == info.node);
@@ -152,6 +154,9 @@ impl Node {
         for (group, _, why) in self.groups.waiting() {
             reasons.push(format!("its replica of group {group} is not open ({why})"));
         }
+        if let Err(error) = self.must_have_space() {
+            reasons.push(format!("it takes no new data ({})", error.message));
+        }
         let damaged = self.chunks.damaged_now();
         if damaged > 0 {
             reasons.push(format!("{damaged} stored chunks are damaged"));
@@ -201,6 +206,22 @@ impl Node {
             gauge(&mut out, &name, help, running.raft().status().applied);
         }
         Ok(out)
+    }
+}
+
+/// Nodes that were given one address: only one of them is reached there.
+fn shared_addresses(members: &[&NodeInfo], health: &mut Health) {
+    let mut at: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for info in members.iter().filter(|info| !info.address.is_empty()) {
+        let nodes = at.entry(&info.address).or_default();
+        nodes.push(info.node.to_string());
+    }
+    for (address, nodes) in at.into_iter().filter(|(_, nodes)| nodes.len() > 1) {
+        health.yellow(format!(
+            "nodes {} have one address ({address}): only one of them is reached; start the others with \
+             another --advertise, or remove those that are lost",
+            nodes.join(" and ")
+        ));
     }
 }
 

@@ -234,7 +234,8 @@ pub struct RaftMessage {
     pub bytes: Bytes,
 }
 
-/// One life of a node: from a start of its process to its end.
+/// One life of a node: from a start of its process to its end. Starts that the root group never
+/// confirmed are one life with the next that it does.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

@@ -9,7 +9,7 @@
 //!   meta/            LMDB environment of all slots             (overlay/, env::MetaBase)
 //!   chunks/          one file a large chunk, by hash prefix    (chunks/)
 //!   packs/ index/    packs of small chunks, their LMDB index   (chunks/)
-//!   starts           how often a process was started here      (starts)
+//!   starts           the number of this directory's life       (starts)
 //!   reserve          space given up so that deletes work on a full disk
 //! ```
 //!

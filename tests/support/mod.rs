@@ -1,6 +1,9 @@
 //! Starts real nodes as real processes on loopback, and runs the command line against them.
 #![allow(dead_code)] // each test file uses its part
 
+pub mod cluster;
+pub mod machine;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

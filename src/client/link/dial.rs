@@ -11,6 +11,7 @@ use crate::types::NodeId;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,15 +43,23 @@ impl Link {
             Some(_) => timeout.min(ELSEWHERE_WITHIN),
             None => timeout,
         };
-        let found = tokio::time::timeout(within, self.find_any(but, open.is_none())).await;
+        let heard = Mutex::new(Failures::new());
+        let finding = self.find_any(but, open.is_none(), &heard);
+        let found = tokio::time::timeout(within, finding).await;
         match (found, open) {
             (Ok(Ok(live)), _) | (_, Some(live)) => Ok(live),
             (Ok(Err(error)), None) => Err(error),
-            (Err(_), None) => Err(unreachable(&self.named(|_| "no answer in time".into()))),
+            (Err(_), None) => Err(unreachable(&self.silent_but(heard.into_inner()))),
         }
     }
 
-    async fn find_any(&self, but: Option<NodeId>, lost: bool) -> Result<Arc<Live>> {
+    /// What fails on the way is in `heard` also when time runs out.
+    async fn find_any(
+        &self,
+        but: Option<NodeId>,
+        lost: bool,
+        heard: &Mutex<Failures>,
+    ) -> Result<Arc<Live>> {
         let _one = self.dialling.lock().await;
         let now = self.env.clock.now();
         let nodes = {
@@ -70,7 +79,8 @@ impl Link {
             ways.extend(given.into_iter().map(Way::Address));
         }
         ways.extend(nodes.into_iter().take(ANY_MAX).map(Way::Node));
-        self.first_of(ways, failures).await
+        heard.lock().extend(failures);
+        self.first_of(ways, heard).await
     }
 
     /// True if one of the addresses is the only one we know of a node.
@@ -100,7 +110,7 @@ impl Link {
         addresses
     }
 
-    async fn first_of(&self, ways: Vec<Way>, mut failures: Failures) -> Result<Arc<Live>> {
+    async fn first_of(&self, ways: Vec<Way>, heard: &Mutex<Failures>) -> Result<Arc<Live>> {
         let mut attempts: FuturesUnordered<_> = ways
             .into_iter()
             .zip(0u32..)
@@ -115,10 +125,10 @@ impl Link {
         while let Some((name, attempt)) = attempts.next().await {
             match attempt {
                 Ok(live) => return Ok(live),
-                Err(error) => failures.push((name, error)),
+                Err(error) => heard.lock().push((name, error)),
             }
         }
-        Err(unreachable(&failures))
+        Err(unreachable(&heard.lock()))
     }
 
     /// A connection to this node.
@@ -237,11 +247,14 @@ impl Link {
         address.unwrap_or_else(|| format!("node {node}"))
     }
 
-    fn named(&self, why: impl Fn(&Target) -> String) -> Failures {
-        let targets = self.targets.iter();
-        targets
-            .map(|target| (target.to_string(), Error::unavailable(why(target))))
-            .collect()
+    /// What was heard, and of the addresses that were given the silence of the others.
+    fn silent_but(&self, mut heard: Failures) -> Failures {
+        for target in self.targets.iter().map(Target::to_string) {
+            if heard.iter().all(|(name, _)| *name != target) {
+                heard.push((target, Error::unavailable("no answer in time")));
+            }
+        }
+        heard
     }
 }
 

@@ -1,8 +1,9 @@
 //! Who was removed is refused with the reason, and put out while connected; a node that renews
 //! its certificate serves on.
 
-use super::support::{Ca, SERIAL, WAIT, connect, gated, node_peer, pair, server};
+use super::support::{Ca, SERIAL, WAIT, client, connect, gated, node_peer, pair, server};
 use crate::error::Code;
+use crate::net::settings::USERS_MAX;
 use crate::net::{ALPN_CLIENT, ALPN_JOIN, ALPN_NODE, ClientTls, Gate, Peer, Refusal, ServerTls};
 use crate::types::NodeId;
 use parking_lot::Mutex;
@@ -178,4 +179,38 @@ async fn an_endpoint_that_does_not_serve_has_nothing_to_renew_or_check() {
     let tls = ServerTls::new(&ca.node(1)).unwrap();
     assert_eq!(client.renew(&tls).unwrap_err().code, Code::Failed);
     assert_eq!(client.recheck(), 0);
+}
+
+/// Users hold all places there are for them: nodes are let in all the same, and a user again when
+/// another leaves.
+#[tokio::test]
+async fn users_never_take_the_places_of_nodes() {
+    let ca = Ca::new(1);
+    let server = server(&ca.node(1)).await;
+    let (endpoint, to) = (client().await, server.local_addr());
+    let user = ClientTls::new(&ca.user()).unwrap();
+    let mut open = Vec::new();
+    for _ in 0..USERS_MAX {
+        let connected = endpoint.connect(to, ALPN_CLIENT, &user, WAIT).await;
+        open.push(connected.unwrap());
+    }
+    let error = endpoint.connect(to, ALPN_CLIENT, &user, WAIT).await;
+    let error = error.err().unwrap();
+    assert_eq!(error.code, Code::Unavailable, "{error}");
+    assert!(error.message.contains("too many connections"), "{error}");
+    let node = ClientTls::new(&ca.node(2)).unwrap();
+    for _ in 0..8 {
+        open.push(endpoint.connect(to, ALPN_NODE, &node, WAIT).await.unwrap());
+    }
+    open.remove(0).close();
+    let again = async {
+        while endpoint
+            .connect(to, ALPN_CLIENT, &user, WAIT)
+            .await
+            .is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT, again).await.unwrap();
 }

@@ -1,0 +1,189 @@
+//! Nodes that leave, come back, are lost, copied or replaced, as real processes.
+
+mod support;
+
+use std::time::Duration;
+use support::cluster::{Cluster, HEALTHY_WITHIN, copy_dir, free_address};
+use support::{bytes, until};
+
+/// How long a drain, a repair or a fill of a small cluster may take.
+const MOVED_WITHIN: Duration = Duration::from_secs(120);
+
+/// Inline, packed and large files in `/t`, and the same in the local `tree`.
+fn put_tree(cluster: &Cluster) {
+    for (at, len) in [700, 60_000, 90_000, 1_300_000, 3_000_000]
+        .into_iter()
+        .enumerate()
+    {
+        cluster.write(&format!("tree/f{at}"), &bytes(at as u64 + 5, len));
+    }
+    cluster.dfs(&["put", "-q", "-r", "tree", "/t"]).ok();
+}
+
+/// Every chunk of the files of `put_tree` is on every node that the ring gives it to, and on so
+/// many.
+fn all_copies(cluster: &Cluster, copies: usize) -> bool {
+    (1..5).all(|at| {
+        let path = format!("/t/f{at}");
+        let ran = cluster.dfs(&["--json", "ring", "locate", &path]);
+        let found: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+        let chunks = found.as_array().cloned().unwrap_or_default();
+        let whole = |chunk: &serde_json::Value| {
+            let count = |name: &str| chunk[name].as_array().map_or(0, Vec::len);
+            count("present") >= copies && count("present") == count("owners")
+        };
+        !chunks.is_empty() && chunks.iter().all(whole)
+    })
+}
+
+/// `state` of a node in `dfs node ls`.
+fn state_of(cluster: &Cluster, id: u64) -> String {
+    let ran = cluster.dfs(&["--json", "node", "ls"]);
+    let nodes: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+    let nodes = nodes.as_array().cloned().unwrap_or_default();
+    let node = nodes.into_iter().find(|node| node["node"] == id);
+    let state = node.and_then(|node| node["state"].as_str().map(str::to_owned));
+    state.unwrap_or_default()
+}
+
+#[test]
+fn a_node_that_was_drained_and_removed_ends_and_stays_out() {
+    let mut cluster = Cluster::start(4);
+    put_tree(&cluster);
+    // Whoever leads everything: the lead moves away too.
+    let leaves = cluster.leader(1);
+    let id = cluster.members[leaves].id;
+    let number = id.to_string();
+    let early = cluster.dfs(&["--json", "node", "remove", &number]).error(4);
+    let hint = early["hint"].as_str().unwrap().to_owned();
+    assert!(hint.contains("drain"), "{early}");
+    cluster.dfs(&["node", "drain", &number]).ok();
+    until(MOVED_WITHIN, "the node is drained", || {
+        state_of(&cluster, id) == "drained"
+    });
+    cluster.dfs(&["node", "remove", &number]).ok();
+    assert_eq!(cluster.ended(leaves), 5, "{}", cluster.log(leaves));
+    let said = cluster.log(leaves);
+    assert!(said.contains("was removed from the cluster"), "{said}");
+
+    let said = cluster.refused(leaves, &[], 5);
+    assert!(said.contains("was removed from the cluster"), "{said}");
+    assert!(said.contains("join with an empty directory"), "{said}");
+    for reader in (0..4).filter(|place| *place != leaves) {
+        cluster.same_tree(reader, "tree", "/t");
+    }
+    cluster.until_health("green", HEALTHY_WITHIN);
+    assert!(all_copies(&cluster, 3));
+    cluster.dfs(&["fsck"]).ok();
+}
+
+#[test]
+fn a_wiped_node_joins_under_a_new_number_and_is_filled() {
+    let mut cluster = Cluster::start(3);
+    put_tree(&cluster);
+    let lost = cluster.members[2].id;
+    cluster.kill(2);
+    std::fs::remove_dir_all(&cluster.members[2].data).unwrap();
+    cluster.enter(2);
+    let new = cluster.members[2].id;
+    assert!(new > lost, "{new} is not a new number");
+    cluster
+        .dfs(&["node", "remove", "--force", &lost.to_string()])
+        .ok();
+    until(MOVED_WITHIN, "everything is there three times", || {
+        all_copies(&cluster, 3)
+    });
+    cluster.until_health("green", MOVED_WITHIN);
+    cluster.same_tree(2, "tree", "/t");
+    // It votes: the others alone are no longer needed.
+    cluster.kill(0);
+    cluster.write("more", b"more");
+    cluster.dfs(&["put", "more", "/more"]).ok();
+    cluster.run(0);
+    cluster.until_health("green", HEALTHY_WITHIN);
+    cluster.dfs(&["fsck"]).ok();
+}
+
+#[test]
+fn an_old_copy_of_a_data_directory_is_refused() {
+    let mut cluster = Cluster::start(3);
+    put_tree(&cluster);
+    assert_eq!(cluster.stop(2), 0);
+    let (data, copy) = (cluster.members[2].data.clone(), cluster.path("copy"));
+    copy_dir(&data, &copy);
+    cluster.run(2);
+    cluster.write("later", b"later");
+    cluster.dfs(&["put", "later", "/later"]).ok();
+    assert_eq!(cluster.stop(2), 0);
+    std::fs::rename(&data, cluster.path("newest")).unwrap();
+    copy_dir(&copy, &data);
+    let said = cluster.refused(2, &[], 5);
+    assert!(said.contains("copy of its data directory"), "{said}");
+    assert!(said.contains("use the newest copy"), "{said}");
+    // A service manager starts it again and again: it does not become newer by that.
+    for _ in 0..3 {
+        let again = cluster.refused(2, &[], 5);
+        assert!(again.contains("copy of its data directory"), "{again}");
+    }
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(cluster.path("newest"), &data).unwrap();
+    cluster.run(2);
+    cluster.until_health("green", HEALTHY_WITHIN);
+    assert_eq!(cluster.dfs_at(2, &["cat", "/later"]).ok(), "later");
+    cluster.dfs(&["fsck"]).ok();
+}
+
+#[test]
+fn a_clone_beside_the_original_is_refused() {
+    let mut cluster = Cluster::start(3);
+    put_tree(&cluster);
+    assert_eq!(cluster.stop(2), 0);
+    let (data, clone) = (cluster.members[2].data.clone(), cluster.path("clone"));
+    copy_dir(&data, &clone);
+    cluster.run(2);
+    let place = cluster.add("clone", &free_address(), &[]);
+    let said = cluster.refused(place, &[], 5);
+    assert!(said.contains("copy of its data directory"), "{said}");
+    // The original is not disturbed.
+    assert!(cluster.is_running(2));
+    assert_eq!(state_of(&cluster, cluster.members[2].id), "online");
+    cluster.same_tree(2, "tree", "/t");
+    cluster.until_health("green", HEALTHY_WITHIN);
+    cluster.dfs(&["fsck"]).ok();
+}
+
+#[test]
+fn what_a_dead_node_had_is_made_anew_on_one_that_joined() {
+    let mut cluster = Cluster::start(3);
+    put_tree(&cluster);
+    cluster.join();
+    cluster.until_health("green", MOVED_WITHIN);
+    let dead = cluster.leader(1);
+    cluster.kill(dead);
+    // 30 s until it counts as gone, then the copies and the replicas.
+    until(MOVED_WITHIN, "three copies without the dead node", || {
+        let status = cluster.status();
+        let offline = status["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|node| node["state"] == "offline" && node["node"] == cluster.members[dead].id);
+        let replicas = status["shards"].as_array().unwrap().iter().all(|shard| {
+            let replicas = shard["replicas"].as_array().unwrap();
+            replicas.len() == 3 && !replicas.contains(&cluster.members[dead].id.into())
+        });
+        offline && replicas && all_copies(&cluster, 3)
+    });
+    let alive: Vec<_> = (0..4).filter(|place| *place != dead).collect();
+    for reader in &alive {
+        cluster.same_tree(*reader, "tree", "/t");
+    }
+    cluster.dfs(&["fsck"]).ok();
+    // One more may die now.
+    cluster.kill(alive[0]);
+    cluster.same_tree(alive[1], "tree", "/t");
+    cluster.run(alive[0]);
+    cluster.run(dead);
+    cluster.until_health("green", MOVED_WITHIN);
+    cluster.dfs(&["fsck"]).ok();
+}
