@@ -9,6 +9,8 @@ const MOVED_MAX: Duration = Duration::from_secs(180);
 
 pub fn check(run: &mut Run) {
     wait(run, "done by the operator", |run| run.operator.is_idle());
+    // Those who were removed were refused until now; nobody else may be.
+    run.look_at_refusals();
     for (node, id) in std::mem::take(&mut run.leaving) {
         // It may have been wiped meanwhile, and be another.
         if run.cluster.id_of(node) == Some(id) && run.operator.has_removed(id) {
