@@ -3,27 +3,36 @@
 
 use super::server::Guest;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Connections by quinn's number of them, which no two open ones share. Each is there from before
-/// the gate is asked until nobody serves it any more.
+/// Connections in the order in which they came. Each is there from before the gate is asked until
+/// nobody serves it any more.
 #[derive(Default)]
 pub(super) struct Registry {
-    open: Mutex<HashMap<usize, (quinn::Connection, Guest)>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    /// Entered so far.
+    count: u64,
+    connections: BTreeMap<u64, (quinn::Connection, Guest)>,
 }
 
 /// Keeps one connection listed while it lives.
 pub(super) struct Entry {
     registry: Arc<Registry>,
-    id: usize,
+    id: u64,
 }
 
 impl Registry {
     pub(super) fn enter(self: &Arc<Self>, connection: &quinn::Connection, guest: &Guest) -> Entry {
-        let id = connection.stable_id();
         let listed = (connection.clone(), guest.clone());
-        self.open.lock().insert(id, listed);
+        let mut open = self.open.lock();
+        open.count += 1;
+        let id = open.count;
+        open.connections.insert(id, listed);
         Entry {
             registry: self.clone(),
             id,
@@ -32,12 +41,12 @@ impl Registry {
 
     /// All of them, as they are now.
     pub(super) fn all(&self) -> Vec<(quinn::Connection, Guest)> {
-        self.open.lock().values().cloned().collect()
+        self.open.lock().connections.values().cloned().collect()
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.registry.open.lock().remove(&self.id);
+        self.registry.open.lock().connections.remove(&self.id);
     }
 }

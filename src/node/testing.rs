@@ -134,7 +134,7 @@ fn node_of(papers: &Papers) -> Result<NodeId> {
 pub(crate) async fn join(
     env: &Env,
     endpoint: &Endpoint,
-    address: &str,
+    addresses: &[String],
     token: &str,
 ) -> Result<Papers> {
     let token = JoinToken::parse(token)?;
@@ -145,8 +145,7 @@ pub(crate) async fn join(
         weight: 1,
         version: "0".into(),
     };
-    let (credentials, joined) =
-        enter_over(env, endpoint, &[address.to_owned()], &token, what).await?;
+    let (credentials, joined) = enter_over(env, endpoint, addresses, &token, what).await?;
     Ok(Papers {
         credentials,
         seal: None,
@@ -203,6 +202,19 @@ impl SimNode {
         let groups = &self.node.groups;
         let held = groups.broken().into_iter().chain(groups.waiting());
         (running.collect(), held.map(|(_, _, why)| why).collect())
+    }
+
+    /// Of each group that has a replica here: how many replicas vote; none while members change.
+    pub(crate) fn voters(&self) -> Vec<usize> {
+        let count = |running: Running| {
+            let members = running.raft().members();
+            match members.joint || !members.learners.is_empty() {
+                true => 0,
+                false => members.voters.len(),
+            }
+        };
+        let groups = self.node.groups.all().into_iter();
+        groups.map(|(_, running)| count(running)).collect()
     }
 
     /// Of each group: the applied index, and a hash of all records. Two replicas that applied the

@@ -1,35 +1,28 @@
 //! A simulated cluster: nodes and client machines in one world, with identities of one CA made in
 //! memory. Called by `run` and the tests.
 
-use super::machine::{Birth, Death, Machine, wall_at_start};
+use super::birth::{Door, run_node, settings, start_of};
+use super::machine::{Death, Machine, wall_at_start};
 use super::network::{HostId, Network, address_of};
 use super::socket::Sockets;
 use super::trace::Trace;
 use super::world::World;
 use crate::client::{Client, ConnectOptions};
 use crate::cluster::{ADMIN_DAYS, Authority, CA_DAYS, NODE_DAYS, Seal, Validity};
-use crate::env::OpenMode;
+use crate::env::Env;
 use crate::env::sim::SeededRng;
 use crate::error::{Code, Error, Result};
-use crate::net::ClientTls;
-use crate::node::testing::{self, Papers, SimNode, Sizes, Start};
-use crate::proto::{AdminAnswer, AdminCall, TokenRole};
+use crate::net::{ALPN_CLIENT, ClientTls, Connection, Endpoint};
+use crate::node::testing::{Papers, Replicas, SimNode};
 use crate::root::CaRecord;
-use crate::shard::records::Settings;
-use crate::store::chunks::ChunkOptions;
-use crate::store::overlay::FoldOptions;
-use crate::store::wal::WalOptions;
 use crate::types::{ClusterId, GroupId, NodeId, Subject};
 use parking_lot::Mutex;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A node's data directory.
-const DIR: &str = "/node";
-/// Made when a first start has reached its end.
-const MARKER: &str = "/node/node";
-const PORT: u16 = 7_400;
+pub const DIR: &str = "/node";
+pub const PORT: u16 = 7_400;
 /// Content up to this many bytes is inline; chunks have the other size.
 pub const INLINE_BYTES: u64 = 1_024;
 pub const CHUNK_BYTES: u64 = 4_096;
@@ -38,7 +31,10 @@ pub const CHUNK_BYTES: u64 = 4_096;
 #[derive(Clone, Debug)]
 pub struct Shape {
     pub seed: u64,
+    /// Nodes at the beginning.
     pub nodes: usize,
+    /// Machines that may become nodes later.
+    pub spares: usize,
     pub clients: usize,
     /// Length of a segment of the log.
     pub segment_bytes: u64,
@@ -48,6 +44,10 @@ pub struct Shape {
     pub latency: Duration,
     /// How long a sync of a node's disk takes.
     pub sync_latency: Duration,
+    /// How long what was removed can be brought back, milliseconds.
+    pub grace_ms: u64,
+    /// An upload that nobody goes on with ends after this time, milliseconds.
+    pub upload_ttl_ms: u64,
 }
 
 /// What a node's process has reached.
@@ -69,6 +69,19 @@ struct NodeMachine {
     made: Arc<Mutex<bool>>,
     /// When it is started again.
     restart_at: Option<Duration>,
+    /// It is, or is to become, a node.
+    used: bool,
+    /// Its first start makes the cluster; all others join.
+    founds: bool,
+}
+
+/// A start that failed.
+#[derive(Debug)]
+pub struct Refusal {
+    pub node: usize,
+    pub error: Error,
+    /// It was a node before.
+    pub made: bool,
 }
 
 /// Everything.
@@ -82,7 +95,7 @@ pub struct Cluster {
     cluster: ClusterId,
     ca: CaRecord,
     /// Starts that failed, since last asked.
-    refusals: Vec<(usize, Error)>,
+    refusals: Vec<Refusal>,
     /// Panics, since last asked.
     panics: Vec<String>,
 }
@@ -92,7 +105,8 @@ impl Cluster {
     pub fn new(shape: &Shape) -> Cluster {
         let trace = Trace::default();
         let network = Network::new(shape.seed ^ 0x6e65_7477, shape.latency, trace.clone());
-        let world = World::new(network, shape.nodes + shape.clients);
+        let machines = shape.nodes + shape.spares;
+        let world = World::new(network, machines + shape.clients);
         let rng = SeededRng::new(shape.seed ^ 0x6361);
         let cluster = ClusterId([7; 16]);
         let wall = wall_at_start();
@@ -115,13 +129,15 @@ impl Cluster {
             seal: Some(seal.clone()),
             nodes: Vec::new(),
         };
-        let nodes = (0..shape.nodes)
+        let nodes = (0..machines)
             .map(|host| NodeMachine {
                 machine: machine(host),
                 papers: Arc::new(Mutex::new((host == 0).then(|| first.clone()))),
                 stage: Arc::default(),
                 made: Arc::default(),
                 restart_at: None,
+                used: host < shape.nodes,
+                founds: host == 0,
             })
             .collect();
         let admin = issue(Subject::user("admin", "admin", true).unwrap(), ADMIN_DAYS);
@@ -130,7 +146,7 @@ impl Cluster {
             trace,
             nodes,
             clients: (0..shape.clients)
-                .map(|client| machine(shape.nodes + client))
+                .map(|client| machine(machines + client))
                 .collect(),
             client_tls: ClientTls::new(&admin).unwrap(),
             cluster,
@@ -144,13 +160,63 @@ impl Cluster {
         }
     }
 
-    pub fn nodes(&self) -> usize {
-        self.nodes.len()
+    /// The machines that are nodes.
+    pub fn used(&self) -> Vec<usize> {
+        let all = 0..self.nodes.len();
+        all.filter(|node| self.nodes[*node].used).collect()
+    }
+
+    /// Takes a machine into use, or out of it.
+    pub fn set_used(&mut self, number: usize, used: bool) {
+        self.nodes[number].used = used;
+        if !used {
+            self.end_node(number, Death::Killed, None);
+        }
+    }
+
+    /// As which node a machine takes part; `None`: it has not joined yet.
+    pub fn id_of(&self, number: usize) -> Option<NodeId> {
+        let papers = self.nodes[number].papers.lock();
+        let facts = papers.as_ref()?.credentials.facts().ok()?;
+        match facts.subject {
+            Subject::Node(node) => Some(node),
+            Subject::User { .. } => None,
+        }
+    }
+
+    /// A machine has an empty disk, and joins as a new node after `down`.
+    pub fn wipe(&mut self, number: usize, down: Duration) {
+        self.end_node(number, Death::Killed, Some(down));
+        let node = &mut self.nodes[number];
+        node.founds = false;
+        *node.made.lock() = false;
+        *node.papers.lock() = None;
+        node.machine.wipe();
+    }
+
+    /// HOST:PORT of all nodes, another first each time.
+    fn addresses(&self, from: u64) -> Vec<String> {
+        let used = self.used();
+        let mut all: Vec<String> = used
+            .iter()
+            .map(|node| address_of(self.nodes[*node].machine.host, PORT).to_string())
+            .collect();
+        all.rotate_left((from % used.len().max(1) as u64) as usize);
+        all
     }
 
     /// A node's machine; it may run or not.
     pub fn node(&mut self, node: usize) -> &mut Machine {
         &mut self.nodes[node].machine
+    }
+
+    pub fn host_of(&self, node: usize) -> HostId {
+        self.nodes[node].machine.host
+    }
+
+    /// Its first start has reached its end.
+    pub fn is_made(&self, node: usize) -> bool {
+        *self.nodes[node].made.lock()
     }
 
     pub fn client(&mut self, client: usize) -> &mut Machine {
@@ -159,9 +225,12 @@ impl Cluster {
 
     /// Starts the process of a node. The first start of node 0 makes the cluster.
     pub fn start_node(&mut self, number: usize) {
+        let own = address_of(self.nodes[number].machine.host, PORT).to_string();
+        let mut addresses = self.addresses(self.nodes[number].machine.lives);
+        addresses.retain(|address| *address != own);
         let node = &mut self.nodes[number];
         node.restart_at = None;
-        if node.machine.is_alive() {
+        if node.machine.is_alive() || !node.used {
             return;
         }
         let first = !*node.made.lock();
@@ -176,20 +245,21 @@ impl Cluster {
             power: node.machine.disk.clone(),
         };
         let (stage, made) = (node.stage.clone(), node.made.clone());
-        if first && number > 0 {
+        let founds = first && node.founds;
+        if first && !founds {
             *node.papers.lock() = None;
         }
         let papers = node.papers.clone();
         let (shape, cluster, ca) = (self.shape.clone(), self.cluster, self.ca.clone());
         let door = Door {
             tls: self.client_tls.clone(),
-            first: address_of(0, PORT).to_string(),
+            addresses,
         };
         self.trace
             .note(self.world.now(), format_args!("node {number} starts"));
         node.machine.boot(&mut self.world, |birth| async move {
             let start = |papers| {
-                let founded = (first && number == 0).then(|| (settings(), ca));
+                let founded = founds.then(|| (settings(&shape), ca));
                 let address = sockets.at.to_string();
                 start_of(&birth, &shape, cluster, papers, address, founded)
             };
@@ -205,7 +275,7 @@ impl Cluster {
     pub fn end_node(&mut self, number: usize, death: Death, down: Option<Duration>) {
         let now = self.world.now();
         let node = &mut self.nodes[number];
-        node.restart_at = down.map(|down| now + down);
+        node.restart_at = down.filter(|_| node.used).map(|down| now + down);
         if node.machine.is_alive() {
             self.trace
                 .note(now, format_args!("node {number} ends: {death:?}"));
@@ -224,9 +294,7 @@ impl Cluster {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let endpoints = (0..self.nodes.len())
-            .map(|node| address_of(self.nodes[node].machine.host, PORT).to_string())
-            .collect();
+        let endpoints = self.addresses(0);
         let machine = &mut self.clients[number];
         let sockets = Sockets {
             network: self.world.network.clone(),
@@ -283,7 +351,11 @@ impl Cluster {
             if let Some(error) = refused {
                 self.trace
                     .note(now, format_args!("node {number} refuses: {error}"));
-                self.refusals.push((number, error));
+                self.refusals.push(Refusal {
+                    node: number,
+                    error,
+                    made: *node.made.lock(),
+                });
                 self.end_node(number, Death::Killed, Some(Duration::from_millis(300)));
             } else if !node.machine.is_alive() && node.restart_at.is_some_and(|at| at <= now) {
                 self.start_node(number);
@@ -308,7 +380,7 @@ impl Cluster {
     }
 
     /// Starts that failed since this was asked last.
-    pub fn take_refusals(&mut self) -> Vec<(usize, Error)> {
+    pub fn take_refusals(&mut self) -> Vec<Refusal> {
         std::mem::take(&mut self.refusals)
     }
 
@@ -318,7 +390,7 @@ impl Cluster {
     }
 
     /// [`SimNode::replicas`] of a node that serves.
-    pub fn replicas(&self, number: usize) -> Option<testing::Replicas> {
+    pub fn replicas(&self, number: usize) -> Option<Replicas> {
         match &*self.nodes[number].stage.lock() {
             Stage::Serving(node) => Some(node.replicas()),
             _ => None,
@@ -332,12 +404,20 @@ impl Cluster {
             _ => None,
         }
     }
+
+    /// All groups have three replicas that vote, as this node knows.
+    pub fn is_settled(&self, number: usize) -> bool {
+        match &*self.nodes[number].stage.lock() {
+            Stage::Serving(node) => node.voters().iter().all(|voters| *voters == 3),
+            _ => false,
+        }
+    }
 }
 
 /// How a client's process gets to the cluster.
 #[derive(Clone)]
 pub struct Connector {
-    pub env: crate::env::Env,
+    pub env: Env,
     options: ConnectOptions,
     sockets: Sockets,
 }
@@ -364,126 +444,16 @@ impl Connector {
     }
 }
 
-/// Where a new node asks to be let in, and as whom it asks for its token.
-struct Door {
-    tls: ClientTls,
-    first: String,
-}
-
-impl Door {
-    /// What an operator does: a token from one who may make it, spent by the new node.
-    async fn enter(&self, birth: &Birth, sockets: &Sockets) -> Result<Papers> {
-        let at = |port| Sockets {
-            at: std::net::SocketAddr::new(sockets.at.ip(), port),
-            ..sockets.clone()
-        };
-        let options = ConnectOptions::new(vec![self.first.clone()], self.tls.clone());
-        let client = Client::connect_over(birth.env.clone(), options, Box::new(at(20_001))).await?;
-        let call = AdminCall::CreateToken {
-            role: TokenRole::Node,
-            ttl_ms: 60_000,
-        };
-        let AdminAnswer::Token { token, .. } = client.admin(call).await? else {
-            return Err(Error::failed("no token"));
-        };
-        let endpoint = at(20_002).endpoint(&birth.env, None)?;
-        testing::join(&birth.env, &endpoint, &self.first, &token).await
+/// Ways to speak to nodes below the client.
+impl Connector {
+    pub fn endpoint(&self) -> Result<Endpoint> {
+        self.sockets.endpoint(&self.env, None)
     }
-}
 
-/// What a node's process does: as `node::serve`, on this machine.
-async fn run_node(
-    birth: &Birth,
-    start: impl FnOnce(Papers) -> Start,
-    papers: Arc<Mutex<Option<Papers>>>,
-    door: Door,
-    sockets: &Sockets,
-    made: Arc<Mutex<bool>>,
-) -> Result<SimNode> {
-    let first = !*made.lock();
-    let disk = &birth.env.disk;
-    let (dir, marker) = (Path::new(DIR), Path::new(MARKER));
-    let failed = |e: std::io::Error| Error::io("make", marker, &e);
-    if first {
-        disk.create_dir(dir).await.map_err(failed)?;
-    } else if !disk.exists(marker).await.map_err(failed)? {
-        return Err(Error::corrupt("the directory of a node that served is gone").at(DIR));
-    }
-    let known = papers.lock().clone();
-    let own = match known {
-        Some(own) => own,
-        None => door.enter(birth, sockets).await?,
-    };
-    let opened = testing::open(start(own.clone())).await?;
-    if first {
-        disk.open(marker, OpenMode::CreateNew)
-            .await
-            .map_err(failed)?;
-        disk.sync_dir(dir).await.map_err(failed)?;
-        *papers.lock() = Some(own);
-        *made.lock() = true;
-    }
-    let bind = |env: &crate::env::Env, parts| sockets.endpoint(env, Some(parts));
-    opened.serve(bind).await
-}
-
-fn start_of(
-    birth: &Birth,
-    shape: &Shape,
-    cluster: ClusterId,
-    papers: Papers,
-    address: String,
-    first: Option<(Settings, CaRecord)>,
-) -> Start {
-    let dir = Path::new(DIR);
-    Start {
-        env: birth.env.clone(),
-        dir: dir.to_owned(),
-        meta: birth.handles.base(&dir.join("meta")),
-        index: birth.handles.base(&dir.join("index")),
-        cluster,
-        papers,
-        address,
-        first,
-        sizes: sizes(shape),
-        on_end: birth.on_end(),
-    }
-}
-
-fn settings() -> Settings {
-    Settings {
-        inline_bytes: INLINE_BYTES,
-        chunk_bytes: CHUNK_BYTES,
-        keep_versions: 1_000,
-        keep_for_ms: 24 * 3_600_000,
-        grace_ms: 3_600_000,
-        upload_ttl_ms: 3_600_000,
-    }
-}
-
-fn sizes(shape: &Shape) -> Sizes {
-    Sizes {
-        wal: WalOptions {
-            segment_bytes: shape.segment_bytes,
-            cache_bytes: 16 << 10,
-            segments_kept: 3,
-            seal_after: Duration::from_millis(20),
-            ..WalOptions::default()
-        },
-        chunks: ChunkOptions {
-            pack_chunk_bytes_max: 3_000,
-            chunk_bytes_max: 64 << 10,
-            pack_bytes_max: 64 << 10,
-            pack_records_max: 64,
-            group_bytes: 1_024,
-            slice_bytes: 4_096,
-            queued_bytes_max: 64 << 10,
-            index_changes_max: 64,
-            ..ChunkOptions::default()
-        },
-        fold: FoldOptions {
-            bytes: 1 << 20,
-            after: shape.fold_after,
-        },
+    /// A connection on which anything may be said.
+    pub async fn connection(&self, endpoint: &Endpoint, to: usize) -> Result<Connection> {
+        let most = Duration::from_secs(2);
+        let (to, tls) = (address_of(to, PORT), &self.options.tls);
+        endpoint.connect(to, ALPN_CLIENT, tls, most).await
     }
 }

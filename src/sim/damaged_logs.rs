@@ -93,11 +93,14 @@ fn killed(seed: u64, fold_after: Duration) -> (Cluster, Replicas) {
     let mut cluster = Cluster::new(&Shape {
         seed,
         nodes: NODES,
+        spares: 0,
         clients: 1,
         segment_bytes: 256 << 10,
         fold_after,
         latency: Duration::from_millis(1),
         sync_latency: Duration::from_millis(1),
+        grace_ms: 3_600_000,
+        upload_ttl_ms: 3_600_000,
     });
     (0..NODES).for_each(|node| cluster.start_node(node));
     assert!(cluster.run_until(START_MAX, all_open), "the first start");

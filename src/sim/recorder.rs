@@ -39,8 +39,9 @@ struct State {
     contents: BTreeMap<ChunkHash, (ContentId, usize)>,
     next_content: ContentId,
     stopping: bool,
-    /// Some disk could not be read for a while: what is on it may be called damaged.
-    read_errors: bool,
+    /// Something stored could not be read, or was damaged: it may be called so.
+    damaged: bool,
+    slow: bool,
     /// Operations under way, of each client.
     running: BTreeMap<usize, usize>,
     /// What cannot be, whatever the order.
@@ -178,13 +179,22 @@ impl Recorder {
         self.state.lock().stopping = true;
     }
 
-    /// A disk cannot be read for a while.
-    pub fn read_errors(&self) {
-        self.state.lock().read_errors = true;
+    /// Something stored cannot be read for a while, or is damaged.
+    pub fn damaged(&self) {
+        self.state.lock().damaged = true;
     }
 
-    pub fn had_read_errors(&self) -> bool {
-        self.state.lock().read_errors
+    pub fn had_damage(&self) -> bool {
+        self.state.lock().damaged
+    }
+
+    /// Clients are to take their time.
+    pub fn slow_down(&self) {
+        self.state.lock().slow = true;
+    }
+
+    pub fn is_slow(&self) -> bool {
+        self.state.lock().slow
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -3,6 +3,7 @@
 //! Each seed takes a few kinds of trouble and repeats them: many kinds at once mostly hide each
 //! other. The last trouble ends well before the end of the work.
 
+use super::act::Act;
 use super::network::HostId;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -35,9 +36,21 @@ pub enum Kind {
     SlowDisk,
     FullDisk,
     ClientDeath,
+    /// Another node joins.
+    Growth,
+    /// A node joins, another is drained and removed.
+    Retirement,
+    /// A node loses its disk, joins as a new one, and is removed as what it was.
+    Wipe,
+    /// Bits of files turn over, on one node only.
+    Rot,
+    /// Datagrams and frames that no program of ours would send.
+    Garbage,
+    /// After all trouble clients go on for longer than the shortest grace of chunks.
+    Quiet,
 }
 
-pub const KINDS: [Kind; 22] = [
+pub const KINDS: [Kind; 28] = [
     Kind::Kill,
     Kind::MuteKill,
     Kind::PowerCut,
@@ -60,71 +73,13 @@ pub const KINDS: [Kind; 22] = [
     Kind::SlowDisk,
     Kind::FullDisk,
     Kind::ClientDeath,
+    Kind::Growth,
+    Kind::Retirement,
+    Kind::Wipe,
+    Kind::Rot,
+    Kind::Garbage,
+    Kind::Quiet,
 ];
-
-/// One thing done to the cluster.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Act {
-    /// A node's process ends, with its machine if `power`; it starts again after `down`.
-    End {
-        node: usize,
-        power: bool,
-        down: Duration,
-    },
-    /// The power goes at the so-manieth change of the disk from now.
-    CutAtWrite {
-        node: usize,
-        writes: u64,
-    },
-    Pause {
-        host: HostId,
-        on: bool,
-    },
-    /// Nothing goes from any of the first to any of the others.
-    Cut {
-        from: Vec<HostId>,
-        to: Vec<HostId>,
-    },
-    /// All cuts are over.
-    Join,
-    Loss(u32),
-    Duplication(u32),
-    Corruption(u32),
-    Jitter(Duration),
-    Largest(Option<usize>),
-    WallSkew {
-        node: usize,
-        ms: i64,
-    },
-    Rate {
-        host: HostId,
-        rate: u32,
-    },
-    /// So many reads fail, on paths with this in them.
-    ReadErrors {
-        node: usize,
-        path: &'static str,
-        times: u64,
-    },
-    /// The next sync fails once.
-    SyncError {
-        node: usize,
-    },
-    SyncLatency {
-        node: usize,
-        latency: Duration,
-    },
-    FillDisk {
-        node: usize,
-        left: u64,
-    },
-    MendDisk {
-        node: usize,
-    },
-    ClientDeath {
-        client: usize,
-    },
-}
 
 /// What happens in one run.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,13 +89,40 @@ pub struct Schedule {
     pub acts: Vec<(Duration, Act)>,
 }
 
+impl Schedule {
+    pub fn has(&self, kind: Kind) -> bool {
+        self.kinds.contains(&kind)
+    }
+}
+
 /// How large a simulation is.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
+    /// At the beginning.
     pub nodes: usize,
+    /// Machines that may become nodes later.
+    pub spares: usize,
     pub clients: usize,
     /// Clients work for so long.
     pub work: Duration,
+}
+
+impl Size {
+    /// What a seed runs with: three nodes mostly, as groups have three replicas.
+    pub fn of(seed: u64) -> Size {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x7369_7a65);
+        Size {
+            nodes: [3, 3, 3, 4, 5][rng.random_range(0..5)],
+            spares: 2,
+            clients: 3,
+            work: Duration::from_secs(12),
+        }
+    }
+
+    /// Machines that are or may become nodes; clients' machines have the numbers behind.
+    pub fn machines(&self) -> usize {
+        self.nodes + self.spares
+    }
 }
 
 /// Draws what goes wrong in a run of this size.
@@ -149,10 +131,22 @@ pub fn draw(seed: u64, size: Size) -> Schedule {
     let mut kinds = KINDS.to_vec();
     kinds.shuffle(&mut rng);
     kinds.truncate(rng.random_range(2..=5));
+    if kinds
+        .iter()
+        .any(|kind| matches!(kind, Kind::Wipe | Kind::Rot))
+    {
+        // What one node has lost the others must be able to give.
+        kinds.retain(|kind| *kind != Kind::ReadErrors);
+    }
+    let victim = rng.random_range(0..size.nodes);
     let mut drawing = Drawing {
         rng,
         size,
         acts: Vec::new(),
+        joined: 0,
+        retired: false,
+        victim: Some(victim),
+        wiped: false,
     };
     let troubles = drawing.rng.random_range(4..=12);
     let last = size.work.as_millis() as u64 * 3 / 4;
@@ -171,16 +165,30 @@ struct Drawing {
     rng: StdRng,
     size: Size,
     acts: Vec<(Duration, Act)>,
+    /// Spare machines that are in use.
+    joined: usize,
+    retired: bool,
+    /// The only node that may lose what was synced; `None`: that one is to be removed.
+    victim: Option<usize>,
+    wiped: bool,
 }
 
 impl Drawing {
     fn node(&mut self) -> usize {
-        self.rng.random_range(0..self.size.nodes)
+        self.rng.random_range(0..self.size.nodes + self.joined)
     }
 
     fn host(&mut self) -> HostId {
-        self.rng
-            .random_range(0..self.size.nodes + self.size.clients)
+        let nodes = self.size.nodes + self.joined;
+        let host = self.rng.random_range(0..nodes + self.size.clients);
+        match host < nodes {
+            true => host,
+            false => host - nodes + self.size.machines(),
+        }
+    }
+
+    fn hosts(&self) -> usize {
+        self.size.machines() + self.size.clients
     }
 
     fn millis(&mut self, from: u64, to: u64) -> Duration {
@@ -211,7 +219,7 @@ impl Drawing {
         match kind {
             Kind::Kill | Kind::PowerCut | Kind::Outage | Kind::PowerCutAll => self.end(kind, at),
             Kind::MuteKill => {
-                let (node, hosts) = (self.node(), self.size.nodes + self.size.clients);
+                let (node, hosts) = (self.node(), self.hosts());
                 let others = (0..hosts).filter(|host| *host != node).collect();
                 let mute = self.millis(1, 80);
                 // Now and then for longer than clients wait.
@@ -226,7 +234,7 @@ impl Drawing {
                 };
                 self.act(at, cut);
                 self.act(at + mute, Act::End { node, power, down });
-                self.act(at + mute, Act::Join);
+                self.act(at + mute, Act::Mend);
             }
             Kind::Isolate | Kind::Split | Kind::OneWay => self.cut(kind, at),
             Kind::ReadErrors | Kind::SyncError | Kind::SlowDisk | Kind::FullDisk => {
@@ -289,6 +297,61 @@ impl Drawing {
                 let client = self.rng.random_range(0..self.size.clients);
                 self.act(at, Act::ClientDeath { client });
             }
+            Kind::Growth | Kind::Retirement | Kind::Wipe | Kind::Rot => self.members(kind, at),
+            Kind::Garbage => {
+                let act = Act::Garbage {
+                    node: self.node(),
+                    count: self.rng.random_range(1..200),
+                };
+                self.act(at, act);
+            }
+            // Its time is after the others'.
+            Kind::Quiet => {}
+        }
+    }
+
+    /// Nodes that come and go, or lose what they had.
+    fn members(&mut self, kind: Kind, at: Duration) {
+        match kind {
+            Kind::Growth | Kind::Retirement if self.joined < self.size.spares => {
+                let node = self.size.nodes + self.joined;
+                self.joined += 1;
+                self.act(at, Act::Join { node });
+                if kind == Kind::Retirement && !self.retired {
+                    self.retired = true;
+                    let node = self.rng.random_range(0..self.size.nodes);
+                    self.victim = self.victim.filter(|victim| *victim != node || self.wiped);
+                    let later = self.millis(0, 4_000);
+                    self.act(at + later, Act::Retire { node });
+                }
+            }
+            Kind::Wipe if !self.wiped => {
+                let Some(node) = self.victim else {
+                    return;
+                };
+                self.wiped = true;
+                let down = self.millis(1, 4_000);
+                self.act(at, Act::Wipe { node, down });
+            }
+            Kind::Rot => {
+                let Some(node) = self.victim else {
+                    return;
+                };
+                let path = ["/node/log", "/node/packs", "/node/chunks"];
+                let path = path[self.rng.random_range(0..3)];
+                let bits = self.rng.random_range(1..6);
+                let dies = path == "/node/log" || self.rng.random();
+                let down = self.millis(1, 1_500);
+                let down = dies.then_some(down);
+                let rot = Act::Rot {
+                    node,
+                    path,
+                    bits,
+                    down,
+                };
+                self.act(at, rot);
+            }
+            _ => {}
         }
     }
 
@@ -306,7 +369,7 @@ impl Drawing {
     }
 
     fn cut(&mut self, kind: Kind, at: Duration) {
-        let hosts = self.size.nodes + self.size.clients;
+        let hosts = self.hosts();
         let one = self.host();
         let mut sides: (Vec<_>, Vec<_>) = (0..hosts).partition(|host| match kind {
             Kind::Isolate => *host == one,
@@ -323,7 +386,7 @@ impl Drawing {
             };
             self.act(at, back);
         }
-        self.both(at, Act::Cut { from, to }, Act::Join);
+        self.both(at, Act::Cut { from, to }, Act::Mend);
     }
 
     fn disk(&mut self, kind: Kind, at: Duration) {

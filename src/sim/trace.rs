@@ -1,8 +1,7 @@
 //! What happened, as one number: two runs of a seed must give the same. With `DFS_SIM_TRACE=1`
 //! every event is printed, to find where two runs part.
 //!
-//! Bytes of datagrams are not in it: TLS draws from the system's randomness, so they differ from
-//! run to run; their number and lengths do not.
+//! Bytes of datagrams are not in it: `ring` asks the kernel for what TLS needs, past `dice`.
 
 use parking_lot::Mutex;
 use std::fmt::Write;

@@ -14,8 +14,11 @@ use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// The longest pause between two operations of one worker.
+/// The longest pause between two operations of one worker; and when it takes its time.
 const PAUSE_MAX_MS: u64 = 60;
+const SLOW_PAUSE_MAX_MS: u64 = 3_000;
+/// One in so many times a worker wants the garbage taken out.
+const GARBAGE: u32 = 50;
 
 /// One of a client's tasks.
 pub struct Worker {
@@ -49,7 +52,15 @@ impl Worker {
                 let (ask, content) = self.draw(directory);
                 self.ask(directory, ask, content).await;
             }
-            let pause = self.rng.random_range(0..PAUSE_MAX_MS);
+            if self.rng.random_ratio(1, GARBAGE) {
+                // Whether or not it is answered, nothing may change by it.
+                let _ = self.client.gc(true).await;
+            }
+            let longest = match self.recorder.is_slow() {
+                true => SLOW_PAUSE_MAX_MS,
+                false => PAUSE_MAX_MS,
+            };
+            let pause = self.rng.random_range(0..longest);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }
@@ -287,7 +298,7 @@ impl Worker {
                 }
             }
             Code::Unavailable | Code::NoSpace | Code::Denied => Outcome::NotDone,
-            Code::Corrupt | Code::Failed if self.recorder.had_read_errors() => Outcome::NotDone,
+            Code::Corrupt | Code::Failed if self.recorder.had_damage() => Outcome::NotDone,
             _ => {
                 self.recorder
                     .violation(format!("{ask:?} ended so: {:?} {error}", error.code));
