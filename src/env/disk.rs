@@ -14,6 +14,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Writes of which offset, addresses and lengths are multiples of this many bytes may go to the
+/// disk without a copy in memory, where they are not meant to be read again soon
+/// ([`DiskFile::write_behind`]): the block size of disks and the page size of most systems.
+pub const WRITE_ALIGN: usize = 4_096;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
     /// Must exist; for reading.

@@ -13,7 +13,7 @@ pub mod real;
 pub mod sim;
 
 pub use base::{BaseOp, MetaBase, MetaRead};
-pub use disk::{Disk, DiskFile, OpenMode, Space};
+pub use disk::{Disk, DiskFile, OpenMode, Space, WRITE_ALIGN};
 
 use crate::types::WallTime;
 use futures::future::BoxFuture;

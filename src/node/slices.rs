@@ -1,6 +1,7 @@
 //! Memory that a chunk's bytes are gathered in on their way to the disk and to other holders.
 
-use bytes::{Bytes, BytesMut};
+use crate::env::WRITE_ALIGN;
+use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 
 /// Bytes gathered before they go on, all at once: what one hash, one write and one send take well.
@@ -56,8 +57,17 @@ impl Slices {
                 Err(oldest) => self.given.push_front(oldest),
             }
         }
-        BytesMut::with_capacity(self.room)
+        aligned(self.room)
     }
+}
+
+/// Memory that begins at a block's border, so that the disk can take it as it is.
+fn aligned(room: usize) -> BytesMut {
+    let mut memory = BytesMut::with_capacity(room + WRITE_ALIGN);
+    let before = memory.as_ptr().align_offset(WRITE_ALIGN);
+    memory.resize(before, 0);
+    memory.advance(before);
+    memory
 }
 
 #[cfg(test)]
@@ -73,6 +83,7 @@ mod tests {
         let two = slices.take();
         assert_eq!((&one[..], &two[..]), (&b"one"[..], &b"two"[..]));
         let first = one.as_ptr();
+        assert_eq!(first.align_offset(WRITE_ALIGN), 0);
         drop(one);
         slices.now().extend_from_slice(b"three");
         assert_eq!(slices.now().as_ptr(), first);

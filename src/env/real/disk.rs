@@ -12,7 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::oneshot;
 
 /// Files and directories are for the node's own user only.
@@ -81,6 +81,7 @@ impl Disk for RealDisk {
             let file = open_file(path, mode)?;
             let file: Arc<dyn DiskFile> = Arc::new(RealFile {
                 file: Arc::new(file),
+                direct: Arc::default(),
                 pools,
             });
             Ok(file)
@@ -177,6 +178,9 @@ pub(in crate::env) fn create_dir_durably(path: &Path) -> io::Result<()> {
 /// One open file.
 struct RealFile {
     file: Arc<File>,
+    /// The same past the page cache, from the first write that can go there on; `None`: the file
+    /// system does not know that.
+    direct: Arc<OnceLock<Option<File>>>,
     pools: Arc<Pools>,
 }
 
@@ -200,7 +204,17 @@ impl DiskFile for RealFile {
     }
 
     fn write_behind(&self, offset: u64, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>> {
+        let direct = self.direct.clone();
         self.run(move |file| {
+            if file::is_aligned(offset, &parts)
+                && let Some(direct) = direct.get_or_init(|| file::reopen_direct(file))
+            {
+                match file::write(direct, offset, &parts) {
+                    // The device has larger blocks.
+                    Err(error) if error.kind() == ErrorKind::InvalidInput => {}
+                    written => return written.map(drop),
+                }
+            }
             let end = file::write(file, offset, &parts)?;
             file::begin_writeback(file, offset, end);
             Ok(())

@@ -1,7 +1,7 @@
 //! What only the operating system can show of `RealDisk`.
 
 use crate::env::real::RealDisk;
-use crate::env::{Disk, DiskFile, OpenMode};
+use crate::env::{Disk, DiskFile, OpenMode, WRITE_ALIGN};
 use bytes::Bytes;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -96,4 +96,41 @@ async fn many_operations_at_once_all_end() {
     for (number, bytes) in (0..2_000u64).zip(all.chunks(8)) {
         assert_eq!(bytes, number.to_le_bytes());
     }
+}
+
+/// Memory that begins at a block's border.
+fn aligned(len: usize, fill: u8) -> Bytes {
+    let memory = Bytes::from(vec![fill; len + WRITE_ALIGN]);
+    let before = memory.as_ptr().align_offset(WRITE_ALIGN);
+    memory.slice(before..before + len)
+}
+
+#[tokio::test]
+async fn writes_past_memory_and_others_make_one_file() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), disk());
+    let file = create(&disk, &dir.path().join("a")).await;
+    let mut expected = Vec::new();
+    let parts = [
+        aligned(8 * WRITE_ALIGN, 1),
+        aligned(WRITE_ALIGN, 2),
+        aligned(8 * WRITE_ALIGN, 3).slice(1..WRITE_ALIGN + 1),
+        aligned(WRITE_ALIGN + 5, 4),
+        aligned(7, 5),
+    ];
+    for part in parts {
+        let at = expected.len() as u64;
+        expected.extend_from_slice(&part);
+        file.write_behind(at, vec![part]).await.unwrap();
+    }
+    file.write_sync(expected.len() as u64, vec![Bytes::from_static(b"end")])
+        .await
+        .unwrap();
+    expected.extend_from_slice(b"end");
+    // In the middle, over what memory holds of it.
+    let over = aligned(2 * WRITE_ALIGN, 6);
+    let at = 3 * WRITE_ALIGN;
+    expected[at..at + over.len()].copy_from_slice(&over);
+    let two = vec![over.slice(..WRITE_ALIGN), over.slice(WRITE_ALIGN..)];
+    file.write_behind(at as u64, two).await.unwrap();
+    assert_eq!(file.read_at(0, 1 << 20).await.unwrap(), expected);
 }

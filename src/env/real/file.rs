@@ -1,13 +1,15 @@
 //! System calls on one open file, for `RealDisk`. They block: only the disk's threads call them.
 //! The hints are for the client's local files, too.
 
+use crate::env::WRITE_ALIGN;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, FallocateFlags};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
 use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 /// Parts of one `pwritev` (Linux `IOV_MAX`).
 const PARTS_MAX: usize = 1_024;
@@ -48,6 +50,24 @@ pub fn write(file: &File, offset: u64, parts: &[Bytes]) -> io::Result<u64> {
         at = write_slices(file, at, &mut slices)?;
     }
     Ok(at)
+}
+
+/// True for what may be written past the page cache.
+pub fn is_aligned(offset: u64, parts: &[Bytes]) -> bool {
+    let part = |part: &Bytes| {
+        (part.as_ptr() as usize).is_multiple_of(WRITE_ALIGN)
+            && part.len().is_multiple_of(WRITE_ALIGN)
+    };
+    offset.is_multiple_of(WRITE_ALIGN as u64) && parts.iter().all(part)
+}
+
+/// The same file again, for writes past the page cache; `None` where that does not exist. Such
+/// writes and others may follow each other, in different pages.
+pub fn reopen_direct(file: &File) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(libc::O_DIRECT);
+    options.open(path).ok()
 }
 
 /// Lets the system begin to bring a range to disk, which otherwise waits for the sync. Only a
