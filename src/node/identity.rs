@@ -24,7 +24,7 @@ use std::time::Duration;
 /// How often it is looked whether something is missing or ends soon.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the certificate's end is looked at.
-const RENEW_LOOK: Duration = Duration::from_secs(3_600);
+const RENEW_LOOK: Duration = Duration::from_secs(60);
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
 /// What this node is, by certificate.
@@ -199,11 +199,14 @@ impl Node {
         self.sign(request, &Subject::Node(node), NODE_DAYS, &addresses)
     }
 
-    /// Gets a new certificate when less than a third of its life is left.
+    /// Gets a new certificate when less than a third of its life is left; and when its life has not
+    /// begun: then it was made while this machine's clock was ahead, and nobody believes it.
     async fn renew(self: &Arc<Self>) -> Result<()> {
         let facts = self.identity.credentials().facts()?;
-        let left = facts.not_after.0.saturating_sub(self.env.clock.wall().0);
-        if left >= i64::from(NODE_DAYS).saturating_mul(DAY_MS) / 3 {
+        let now = self.env.clock.wall();
+        let left = facts.not_after.0.saturating_sub(now.0);
+        let has_begun = facts.not_before <= now;
+        if has_begun && left >= i64::from(NODE_DAYS).saturating_mul(DAY_MS) / 3 {
             return Ok(());
         }
         let request = KeyRequest::new(&*self.env.rng)?;
