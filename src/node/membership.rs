@@ -56,7 +56,7 @@ impl Node {
         };
         let status = raft.status();
         let view = self.views.now();
-        let broken = self.broken_replicas(group);
+        let (broken, lossy) = (self.broken_replicas(group), raft.lossy());
         let now = self.env.clock.now();
         let voters = members.voters.iter().map(|member| (member, true));
         let learners = members.learners.iter().map(|member| (member, false));
@@ -73,7 +73,9 @@ impl Node {
                     votes,
                     caught_up: *id == status.replica
                         || matched > 0 && status.last.saturating_sub(matched) <= CAUGHT_UP_ENTRIES,
-                    broken: broken.contains(id) || stuck && view.online.contains(node),
+                    broken: broken.contains(id)
+                        || lossy.contains(id)
+                        || stuck && view.online.contains(node),
                 }
             })
             .collect();

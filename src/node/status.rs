@@ -151,6 +151,17 @@ impl Node {
                 "its replica of group {group} must be replaced ({why})"
             ));
         }
+        for (group, running) in self.groups.all() {
+            let members = running.raft().members();
+            for (replica, node) in members.voters.iter().chain(&members.learners) {
+                if running.raft().lossy().contains(replica) {
+                    reasons.push(format!(
+                        "replica {replica} of group {group} on node {node} has lost entries that it \
+                         acknowledged and must be replaced; was an old copy of its data put back?"
+                    ));
+                }
+            }
+        }
         for (group, _, why) in self.groups.waiting() {
             reasons.push(format!("its replica of group {group} is not open ({why})"));
         }

@@ -21,7 +21,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
 use openraft::{Config, Raft, RaftMetrics, SnapshotPolicy};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -90,6 +90,12 @@ pub struct RaftGroup {
 }
 
 impl RaftGroup {
+    /// Members that this replica, as a leader, found to have lost entries which they had
+    /// acknowledged: they must be replaced under new ids and not be counted on.
+    pub fn lossy(&self) -> BTreeSet<ReplicaId> {
+        self.sends.lossy()
+    }
+
     /// Starts the replica on its log and state. A new group's seed must be in both already: log
     /// purged at (term 0, index 1), state applied there with [`seed_members`]. A replica that is
     /// to be filled by an image has nothing in either, and the mark is the default one.

@@ -1,9 +1,10 @@
-//! Images on their way: which entries their receivers will need behind them. Written by
-//! `network`, read when the log is compacted.
+//! What `network` learns of the receivers while this replica leads: images on their way, and which
+//! entries their receivers will need behind them (read when the log is compacted); replicas that
+//! turn out to have lost entries.
 
 use crate::types::ReplicaId;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The images that one replica sends or has sent.
@@ -17,6 +18,8 @@ struct Inner {
     /// Tells apart two images for one receiver, one after the other.
     next: u64,
     sent: BTreeMap<u64, Sent>,
+    /// Ids are never used again, so none ever leaves.
+    lossy: BTreeSet<ReplicaId>,
 }
 
 /// What is known of the newest image for one receiver.
@@ -51,6 +54,15 @@ impl Sends {
     /// All of them, by receiver.
     pub(super) fn all(&self) -> BTreeMap<u64, Sent> {
         self.inner.lock().sent.clone()
+    }
+
+    /// Notes that a replica does not have what it acknowledged.
+    pub(super) fn has_lost(&self, replica: ReplicaId) {
+        self.inner.lock().lossy.insert(replica);
+    }
+
+    pub(super) fn lossy(&self) -> BTreeSet<ReplicaId> {
+        self.inner.lock().lossy.clone()
     }
 
     /// Forgets those that are over and that `needed` does not ask for any more.
