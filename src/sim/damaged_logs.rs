@@ -84,7 +84,10 @@ async fn read(connector: Connector, files: std::ops::Range<usize>) {
         assert_eq!(String::from_utf8(bytes).unwrap(), text(file));
     }
     let report = client.fsck(&DfsPath::root(), true).await.unwrap();
-    assert_eq!(report.problems, Vec::<String>::new());
+    // One node is down in turn.
+    let unseen = |problem: &String| problem.contains("checked (cannot reach");
+    let found: Vec<String> = report.problems.into_iter().filter(|p| !unseen(p)).collect();
+    assert_eq!(found, Vec::<String>::new());
 }
 
 /// A cluster of three replicas that has acknowledged all files, and whose nodes have all been

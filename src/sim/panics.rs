@@ -41,6 +41,10 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        SEEN.set(None);
+        let seen = SEEN.take().unwrap_or_default();
+        if std::thread::panicking() {
+            // Nobody will take them any more.
+            seen.iter().for_each(|panic| eprintln!("{panic}"));
+        }
     }
 }
