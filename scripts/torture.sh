@@ -72,7 +72,7 @@ disks() { # Whether loop devices can be mounted here.
 # Built before anything is made that must be removed again.
 built() { # TEST: its program
     cargo test $release --locked --test "$1" --no-run --message-format=json-render-diagnostics |
-        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
+        grep '"kind":\["test"\]' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
 torture=$(built torture)
 strangers=$(built strangers)
