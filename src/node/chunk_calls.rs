@@ -2,7 +2,7 @@
 //! node. What is damaged here is fetched again from the others.
 
 use super::Node;
-use super::service::Caller;
+use super::service::{Caller, trouble_here};
 use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::net::Stream;
@@ -26,7 +26,7 @@ impl Node {
         range: (u64, u64),
         stream: &mut Stream,
     ) -> Result<bool> {
-        let failed = |error| codec::encode(&Answer::Failed(error));
+        let failed = |error| codec::encode(&Answer::Failed(trouble_here(error)));
         let allowed = || {
             let now = self.ticket_time();
             self.tickets

@@ -107,7 +107,7 @@ async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
             ack,
         } => {
             let put = node.put_chunk(&caller, &ticket, (hash, len), ack, &mut stream);
-            let put = Box::pin(put).await;
+            let put = Box::pin(put).await.map_err(trouble_here);
             let failed = put.is_err();
             let answer = put.map_or_else(Answer::Failed, |copies| Answer::PutChunk { copies });
             reply(&mut stream, &answer).await?;
@@ -125,10 +125,12 @@ async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
             Box::pin(node.get_chunk(&caller, shown, hash, range, &mut stream)).await?
         }
         call => {
-            let answer = node
-                .answer(&caller, call)
-                .await
-                .unwrap_or_else(Answer::Failed);
+            let manages = matches!(call, Call::Admin(_) | Call::Fsck { .. } | Call::Gc { .. });
+            let answer = node.answer(&caller, call).await;
+            let answer = answer.unwrap_or_else(|error| match manages {
+                true => Answer::Failed(error),
+                false => Answer::Failed(trouble_here(error)),
+            });
             reply(&mut stream, &answer).await?;
             matches!(answer, Answer::Failed(_))
         }
@@ -136,6 +138,18 @@ async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
     node.metrics
         .record(kind, node.env.clock.now().saturating_sub(started), failed);
     Ok(())
+}
+
+/// What goes wrong on this node itself (its disk, say) is no answer to the client's question:
+/// another node may do what was asked.
+pub(super) fn trouble_here(error: Error) -> Error {
+    match error.code {
+        Code::Failed => Error {
+            code: Code::Unavailable,
+            ..error
+        },
+        _ => error,
+    }
 }
 
 async fn reply(stream: &mut Stream, answer: &Answer) -> Result<()> {
