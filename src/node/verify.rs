@@ -123,7 +123,7 @@ impl Node {
         });
         for (node, checked) in join_all(asked).await {
             let problems = match checked {
-                Ok(checked) if checked.applied == own.applied && checked.state != own.state => {
+                Ok(checked) if checked.differs(own) => {
                     let at = own.applied;
                     vec![format!("its state at entry {at} is not the leader's")]
                 }

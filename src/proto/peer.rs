@@ -207,6 +207,15 @@ pub struct CheckedRecords {
     pub report: FsckReport,
 }
 
+impl CheckedRecords {
+    /// They show the same entry and not the same state. Two that are too damaged to tell do not
+    /// differ.
+    pub fn differs(&self, other: &CheckedRecords) -> bool {
+        let told = self.state != 0 && other.state != 0;
+        told && self.applied == other.applied && self.state != other.state
+    }
+}
+
 /// What a check of some chunks of one node found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckedChunks {

@@ -11,42 +11,42 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-const NODES: usize = 3;
+pub(super) const NODES: usize = 3;
 const START_MAX: Duration = Duration::from_secs(20);
 /// Mending needs all nodes, each of which starts, and an election.
 const MENDED_MAX: Duration = Duration::from_secs(20);
 const ANSWER_MAX: Duration = Duration::from_secs(15);
-const FILES: usize = 12;
+pub(super) const FILES: usize = 12;
 
 /// Longer than any test: what is acknowledged is in the logs alone.
-const NEVER: Duration = Duration::from_secs(3_600);
+pub(super) const NEVER: Duration = Duration::from_secs(3_600);
 
-type Replicas = Vec<Vec<(GroupId, ReplicaId)>>;
+pub(super) type Replicas = Vec<Vec<(GroupId, ReplicaId)>>;
 
 fn path(file: usize) -> DfsPath {
     DfsPath::parse(&format!("/file{file}")).unwrap()
 }
 
 /// Text that stands once in a log.
-fn text(file: usize) -> String {
+pub(super) fn text(file: usize) -> String {
     format!("the needle of file number {file:04} in this haystack")
 }
 
 /// All nodes serve, and all replicas run.
-fn all_open(cluster: &Cluster) -> bool {
+pub(super) fn all_open(cluster: &Cluster) -> bool {
     (0..NODES).all(|node| {
         let replicas = cluster.replicas(node);
         replicas.is_some_and(|(running, held)| running.len() == 2 && held.is_empty())
     })
 }
 
-fn replicas(cluster: &Cluster) -> Replicas {
+pub(super) fn replicas(cluster: &Cluster) -> Replicas {
     let of = |node| cluster.replicas(node).map(|(running, _)| running);
     (0..NODES).filter_map(of).collect()
 }
 
 /// Runs a client's work to its end.
-fn ask<F>(cluster: &mut Cluster, work: impl FnOnce(Connector) -> F)
+pub(super) fn ask<F>(cluster: &mut Cluster, work: impl FnOnce(Connector) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -65,7 +65,7 @@ where
     assert!(ended, "the client does not come to its end");
 }
 
-async fn put(connector: Connector, files: std::ops::Range<usize>) {
+pub(super) async fn put(connector: Connector, files: std::ops::Range<usize>) {
     let client = connector.connect().await;
     for file in files {
         let (path, options) = (path(file), PutOptions::default());
@@ -74,7 +74,7 @@ async fn put(connector: Connector, files: std::ops::Range<usize>) {
     }
 }
 
-async fn read(connector: Connector, files: std::ops::Range<usize>) {
+pub(super) async fn read(connector: Connector, files: std::ops::Range<usize>) {
     let client = connector.connect().await;
     for file in files {
         let (path, mut bytes) = (path(file), Vec::new());
@@ -83,6 +83,12 @@ async fn read(connector: Connector, files: std::ops::Range<usize>) {
         reading.await.unwrap();
         assert_eq!(String::from_utf8(bytes).unwrap(), text(file));
     }
+}
+
+/// The same, and the check of everything finds nothing.
+pub(super) async fn read_and_check(connector: Connector, files: std::ops::Range<usize>) {
+    read(connector.clone(), files).await;
+    let client = connector.connect().await;
     let report = client.fsck(&DfsPath::root(), true).await.unwrap();
     // One node is down in turn.
     let unseen = |problem: &String| problem.contains("checked (cannot reach");
@@ -92,7 +98,7 @@ async fn read(connector: Connector, files: std::ops::Range<usize>) {
 
 /// A cluster of three replicas that has acknowledged all files, and whose nodes have all been
 /// killed a while later.
-fn killed(seed: u64, fold_after: Duration) -> (Cluster, Replicas) {
+pub(super) fn killed(seed: u64, fold_after: Duration) -> (Cluster, Replicas) {
     let mut cluster = Cluster::new(&Shape {
         seed,
         nodes: NODES,
@@ -137,7 +143,7 @@ fn damage(cluster: &mut Cluster, node: usize, file: usize) {
     assert!(cluster.node(node).disk.flip_bit(&path, at, 3));
 }
 
-fn start(cluster: &mut Cluster) {
+pub(super) fn start(cluster: &mut Cluster) {
     (0..NODES).for_each(|node| cluster.start_node(node));
 }
 
@@ -149,7 +155,9 @@ fn is_mended(mut cluster: Cluster, before: &Replicas) {
     let held: Vec<_> = (0..NODES).map(|node| cluster.replicas(node)).collect();
     assert!(open, "{held:?}, refused: {:?}", cluster.take_refusals());
     assert_eq!(replicas(&cluster), *before, "none was made anew");
-    ask(&mut cluster, |connector| read(connector, 0..FILES));
+    ask(&mut cluster, |connector| {
+        read_and_check(connector, 0..FILES)
+    });
     ask(&mut cluster, |connector| put(connector, FILES..FILES + 2));
     (0..NODES).for_each(|node| cluster.end_node(node, Death::PowerCut, None));
     // A quorum without one node must have everything, whichever it is.
@@ -158,7 +166,9 @@ fn is_mended(mut cluster: Cluster, before: &Replicas) {
         up.iter().for_each(|node| cluster.start_node(*node));
         let serve = |cluster: &Cluster| up.iter().all(|node| cluster.is_serving(*node));
         assert!(cluster.run_until(START_MAX, serve), "without node {down}");
-        ask(&mut cluster, |connector| read(connector, 0..FILES + 2));
+        ask(&mut cluster, |connector| {
+            read_and_check(connector, 0..FILES + 2)
+        });
         up.iter()
             .for_each(|node| cluster.end_node(*node, Death::PowerCut, None));
     }

@@ -26,6 +26,7 @@ mod birth;
 mod cluster;
 mod content;
 mod damaged_logs;
+mod damaged_records;
 mod dice;
 mod history;
 mod invariants;
