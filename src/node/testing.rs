@@ -4,22 +4,27 @@
 use super::core::{Bases, Core, CoreOptions, FirstStart, Who};
 use super::enter::enter_over;
 use super::identity::Identity;
+use super::peers::odd;
 use super::registry::Running;
 use super::serve::Late;
 use super::{Node, workers};
 use crate::cluster::{JoinToken, Seal};
+use crate::codec;
 use crate::env::Env;
 use crate::env::base::MetaBase;
 use crate::error::{Error, Result};
 use crate::net::{Endpoint, ServerParts, ServerTls};
-use crate::proto::{JoinWhat, NodeAddress};
+use crate::proto::{JoinWhat, NodeAddress, PeerAnswer, PeerCall};
+use crate::raft::GroupStatus;
 use crate::root::CaRecord;
 use crate::shard::records::Settings;
 use crate::store::SlotRead;
 use crate::store::chunks::ChunkOptions;
 use crate::store::overlay::{FoldOptions, View};
 use crate::store::wal::WalOptions;
-use crate::types::{ClusterId, Credentials, GroupId, NodeId, ReplicaId, Subject};
+use crate::types::{ChunkHash, ClusterId, Credentials, Epoch, GroupId, NodeId, ReplicaId, Subject};
+use bytes::Bytes;
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +49,9 @@ pub(crate) struct Papers {
     /// Where others are, as was told when it joined.
     pub nodes: Vec<NodeAddress>,
 }
+
+/// Of the ring of one node, which the first join closes.
+const FIRST_EPOCH: Epoch = Epoch(1);
 
 /// A silent node is given up sooner than in production: runs are short.
 const OFFLINE_AFTER: Duration = Duration::from_secs(6);
@@ -191,6 +199,18 @@ impl Opened {
     }
 }
 
+/// How one replica stands in its group.
+pub(crate) struct Standing {
+    pub status: GroupStatus,
+    /// It leads, as far as it knows.
+    pub leads: bool,
+    /// Members change just now.
+    pub joint: bool,
+}
+
+/// What nodes answered to something that they must refuse.
+pub(crate) type Offers = Arc<Mutex<Vec<(NodeId, Result<()>)>>>;
+
 /// Replicas that run, and why others do not.
 pub(crate) type Replicas = (Vec<(GroupId, ReplicaId)>, Vec<String>);
 
@@ -202,6 +222,43 @@ impl SimNode {
         let groups = &self.node.groups;
         let held = groups.broken().into_iter().chain(groups.waiting());
         (running.collect(), held.map(|(_, _, why)| why).collect())
+    }
+
+    /// How each replica here stands in its group.
+    pub(crate) fn standings(&self) -> Vec<Standing> {
+        let standing = |(_, running): (GroupId, Running)| {
+            let raft = running.raft();
+            Standing {
+                status: raft.status(),
+                leads: raft.is_leader(),
+                joint: raft.members().joint,
+            }
+        };
+        self.node.groups.all().into_iter().map(standing).collect()
+    }
+
+    /// Offers every other node a chunk under the first epoch of the ring, unless that is still
+    /// open; `told` gets what they answer. To be called in the context of the node's runtime.
+    pub(crate) fn offer_late(&self, told: &Offers) {
+        let view = self.node.views.now();
+        if view.rings.is_open(FIRST_EPOCH) {
+            return;
+        }
+        let others = view.members().filter(|one| one.node != self.node.id);
+        for to in others.map(|one| one.node) {
+            let (node, told) = (self.node.clone(), told.clone());
+            let offer = async move {
+                let answer = offer_late(&node, to).await;
+                told.lock().push((to, answer));
+            };
+            self.node.env.spawn.spawn("late offer", Box::pin(offer));
+        }
+    }
+
+    /// Its replica of the shard of `/` leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        let raft = self.node.groups.raft(GroupId::FIRST);
+        raft.is_some_and(|raft| raft.is_leader())
     }
 
     /// Of each group that has a replica here: how many replicas vote; none while members change.
@@ -244,5 +301,24 @@ impl SimNode {
             Ok((group, index, u64::from_le_bytes(head)))
         };
         states.into_iter().map(state).collect()
+    }
+}
+
+/// Hands a node a chunk as one that knows no newer epoch than the first would.
+async fn offer_late(node: &Node, to: NodeId) -> Result<()> {
+    let bytes = Bytes::from_static(b"a chunk for a ring of long ago");
+    let (hash, len) = (ChunkHash::of(&bytes), bytes.len() as u32);
+    let epoch = FIRST_EPOCH;
+    let mut stream = node.peers.open(to).await?;
+    let call = PeerCall::PutChunk { hash, len, epoch };
+    stream.send_frame(&codec::encode(&call)).await?;
+    // Who refuses need not read it.
+    let _ = stream.send_bytes(bytes).await;
+    let frame = stream.recv_frame().await?;
+    let frame = frame.ok_or_else(|| Error::unavailable("the node closed the stream"))?;
+    match codec::decode(&frame)? {
+        PeerAnswer::Done => Ok(()),
+        PeerAnswer::Failed(error) => Err(error),
+        other => Err(odd(&other)),
     }
 }

@@ -16,6 +16,7 @@ use crate::limits;
 use crate::store::wal::{LogPosition, Wal};
 use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
 use bytes::Bytes;
+use futures::FutureExt;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
@@ -401,8 +402,8 @@ impl RaftGroup {
 
     /// True once this replica does nothing any more.
     pub fn has_ended(&self) -> bool {
-        let metrics = self.raft.metrics();
-        metrics.borrow_watched().running_state.is_err()
+        // A core that panicked said nothing at its end.
+        self.ended().now_or_never().is_some()
     }
 
     /// Waits until this replica does nothing any more: its log or its state failed, or it was

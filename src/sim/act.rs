@@ -26,6 +26,10 @@ pub enum Act {
         from: Vec<HostId>,
         to: Vec<HostId>,
     },
+    /// Nothing goes between the leader of the shard of `/` with these hosts, and all others.
+    CutLeader {
+        clients: Vec<HostId>,
+    },
     /// All cuts are over.
     Mend,
     Loss(u32),

@@ -2,11 +2,13 @@
 
 use super::act::Act;
 use super::machine::Death;
+use super::network::HostId;
 use super::operator::Job;
 use super::run::Run;
 use super::stranger;
 use crate::env::sim::{Fault, OpKind};
 use rand::Rng;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ impl Run {
                 let pairs = from.iter().flat_map(|a| to.iter().map(|b| (*a, *b)));
                 weather.cuts.extend(pairs);
             }),
+            Act::CutLeader { clients } => self.cut_leader(clients),
             Act::Mend => network.change(|weather| weather.cuts.clear()),
             Act::Loss(often) => network.change(|weather| weather.loss = *often),
             Act::Duplication(often) => network.change(|weather| weather.duplication = *often),
@@ -56,6 +59,26 @@ impl Run {
             } => self.rot(*node, path, *bits, *down),
             Act::Garbage { node, count } => self.garbage(*node, *count),
         }
+    }
+
+    fn cut_leader(&mut self, clients: &[HostId]) {
+        let used = self.cluster.used();
+        let leader = used.into_iter().find(|node| self.cluster.leads(*node));
+        let Some(leader) = leader else {
+            return;
+        };
+        let own = self.cluster.host_of(leader);
+        let inside: BTreeSet<HostId> = clients.iter().copied().chain([own]).collect();
+        let hosts = 0..self.hosts.size.machines() + self.hosts.size.clients;
+        let outside: Vec<HostId> = hosts.filter(|host| !inside.contains(host)).collect();
+        self.cluster.world.network.change(|weather| {
+            for one in &inside {
+                let others = outside.iter();
+                weather
+                    .cuts
+                    .extend(others.flat_map(|other| [(*one, *other), (*other, *one)]));
+            }
+        });
     }
 
     fn disk(&mut self, act: &Act) {

@@ -13,7 +13,7 @@ use crate::env::Env;
 use crate::env::sim::SeededRng;
 use crate::error::{Code, Error, Result};
 use crate::net::{ALPN_CLIENT, ClientTls, Connection, Endpoint};
-use crate::node::testing::{Papers, Replicas, SimNode};
+use crate::node::testing::{Offers, Papers, Replicas, SimNode, Standing};
 use crate::root::CaRecord;
 use crate::types::{ClusterId, GroupId, NodeId, Subject};
 use parking_lot::Mutex;
@@ -402,6 +402,31 @@ impl Cluster {
         match &*self.nodes[number].stage.lock() {
             Stage::Serving(node) => Some(node.states()),
             _ => None,
+        }
+    }
+
+    /// [`SimNode::standings`] of a node that serves; none of others.
+    pub fn standings(&self, number: usize) -> Vec<Standing> {
+        match &*self.nodes[number].stage.lock() {
+            Stage::Serving(node) => node.standings(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// [`SimNode::offer_late`] of a node that serves.
+    pub fn offer_late(&self, number: usize, told: &Offers) {
+        let machine = &self.nodes[number];
+        if let Stage::Serving(node) = &*machine.stage.lock() {
+            let host = machine.machine.host;
+            self.world.within(host, || node.offer_late(told));
+        }
+    }
+
+    /// A node leads the shard of `/`, as far as it knows.
+    pub fn leads(&self, number: usize) -> bool {
+        match &*self.nodes[number].stage.lock() {
+            Stage::Serving(node) => node.leads(),
+            _ => false,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Connector, Shape};
 use super::invariants;
+use super::invariants::votes::Elected;
 use super::machine::Death;
 use super::network::HostId;
 use super::operator::Operator;
@@ -9,7 +10,7 @@ use super::recorder::Recorder;
 use super::schedule::{self, Kind, Schedule, Size};
 use super::workload::Worker;
 use super::world::RATE_TRUE;
-use crate::types::NodeId;
+use crate::types::{GroupId, NodeId, ReplicaId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,8 @@ pub const HEALED_MAX: Duration = Duration::from_secs(10);
 const WIND_DOWN: Duration = Duration::from_secs(40);
 /// The shortest grace of a chunk is a minute; a census and what follows comes on top.
 const QUIET: Duration = Duration::from_secs(90);
+/// How long a slow sync takes.
+const SLOW_SYNC: Duration = Duration::from_millis(40);
 /// How long the operator tries one call.
 const OPERATOR_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tasks of each client that work at once.
@@ -69,6 +72,10 @@ pub struct Run {
     pub rotten: BTreeSet<usize>,
     /// Nodes that the operator was asked to drain and remove, and who they were.
     pub leaving: BTreeMap<usize, NodeId>,
+    /// Whose each replica is.
+    pub owners: BTreeMap<(GroupId, ReplicaId), NodeId>,
+    /// The last election of each group.
+    pub elected: BTreeMap<GroupId, Elected>,
 }
 
 /// Runs a seed.
@@ -76,7 +83,7 @@ pub fn run(seed: u64, size: Size) -> Report {
     let schedule = schedule::draw(seed, size);
     let mut rng = StdRng::seed_from_u64(seed);
     let hosts = Hosts { size };
-    let shape = Shape {
+    let mut shape = Shape {
         seed,
         nodes: size.nodes,
         spares: size.spares,
@@ -88,6 +95,10 @@ pub fn run(seed: u64, size: Size) -> Report {
         grace_ms: [1_000, 3_600_000][rng.random_range(0..2)],
         upload_ttl_ms: [20_000, 3_600_000][rng.random_range(0..2)],
     };
+    if schedule.has(Kind::PowerCutAll) && seed.is_multiple_of(2) {
+        // Longer than an answer takes: what is told before the sync is told to clients.
+        shape.sync_latency = SLOW_SYNC;
+    }
     // Shorter than one attempt, or long enough for several.
     let client_timeout = Duration::from_secs([2, 5, 15, 35][rng.random_range(0..4)]);
     let cluster = Cluster::new(&shape);
@@ -104,6 +115,8 @@ pub fn run(seed: u64, size: Size) -> Report {
         ill: BTreeSet::new(),
         rotten: BTreeSet::new(),
         leaving: BTreeMap::new(),
+        owners: BTreeMap::new(),
+        elected: BTreeMap::new(),
     };
     let healed_in = run.play(&schedule);
     run.report(&schedule, healed_in)
@@ -132,6 +145,7 @@ impl Run {
             invariants::contents::check(self);
             invariants::health::check(self);
             invariants::replicas::check(self);
+            invariants::epochs::check(self);
         }
         healed_in
     }
@@ -146,7 +160,7 @@ impl Run {
             used.all(|node| cluster.is_settled(node))
         };
         if !self.cluster.run_until(START_MAX, all) {
-            self.look_at_refusals();
+            self.look();
             let why = format!("no start within {START_MAX:?}");
             self.violations.push(why);
             return false;
@@ -186,7 +200,7 @@ impl Run {
                 self.act(act);
             }
             self.cluster.step();
-            self.look_at_refusals();
+            self.look();
         }
     }
 
@@ -196,13 +210,15 @@ impl Run {
         let end = self.cluster.world.now() + QUIET;
         while self.cluster.world.now() < end {
             self.cluster.step();
-            self.look_at_refusals();
+            self.look();
         }
     }
 
-    /// A node that finds its data damaged although nothing was, has lost something.
-    pub fn look_at_refusals(&mut self) {
+    /// What must hold at every moment.
+    pub fn look(&mut self) {
         invariants::starts::check(self);
+        invariants::owners::check(self);
+        invariants::votes::check(self);
     }
 
     /// Everything works again; how long until a new client is served.

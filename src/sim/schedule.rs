@@ -22,7 +22,9 @@ pub enum Kind {
     Outage,
     Pause,
     Isolate,
+    /// In two halves, or the leader with some of the clients is one.
     Split,
+    /// One way only, or two nodes do not hear each other and all others hear both.
     OneWay,
     Loss,
     Duplication,
@@ -369,6 +371,12 @@ impl Drawing {
     }
 
     fn cut(&mut self, kind: Kind, at: Duration) {
+        if kind == Kind::Split && self.rng.random() {
+            return self.cut_leader(at);
+        }
+        if kind == Kind::OneWay && self.rng.random_ratio(1, 3) {
+            return self.cut_pair(at);
+        }
         let hosts = self.hosts();
         let one = self.host();
         let mut sides: (Vec<_>, Vec<_>) = (0..hosts).partition(|host| match kind {
@@ -387,6 +395,25 @@ impl Drawing {
             self.act(at, back);
         }
         self.both(at, Act::Cut { from, to }, Act::Mend);
+    }
+
+    /// Longer than an election takes: both sides have somebody who leads, or led.
+    fn cut_leader(&mut self, at: Duration) {
+        let all = self.size.machines()..self.hosts();
+        let clients = all.filter(|_| self.rng.random()).collect();
+        let lasting = self.millis(300, 5_000);
+        self.act(at, Act::CutLeader { clients });
+        self.act(at + lasting, Act::Mend);
+    }
+
+    fn cut_pair(&mut self, at: Duration) {
+        let (one, other) = (self.node(), self.node());
+        let cut = |from, to| Act::Cut {
+            from: vec![from],
+            to: vec![to],
+        };
+        self.act(at, cut(one, other));
+        self.both(at, cut(other, one), Act::Mend);
     }
 
     fn disk(&mut self, kind: Kind, at: Duration) {

@@ -290,6 +290,14 @@ impl Worker {
             return Outcome::Unknown;
         }
         match error.code {
+            Code::Conflict
+                if error.message.contains("is not stored") && !self.recorder.had_damage() =>
+            {
+                // The grace of chunks is longer than any request is tried.
+                let text = format!("{ask:?}: a chunk that was just put is gone: {error}");
+                self.recorder.violation(text);
+                Outcome::NotDone
+            }
             Code::NotFound | Code::Conflict | Code::Exists | Code::NotEmpty | Code::Usage => {
                 match ask {
                     // Its reservation may be what was not found.

@@ -76,6 +76,14 @@ impl World {
         self.hosts[host].owed = 0;
     }
 
+    /// Does something in the context of the process on a host, if one runs.
+    pub fn within(&self, host: HostId, work: impl FnOnce()) {
+        if let Some(runtime) = &self.hosts[host].runtime {
+            let _context = runtime.enter();
+            work();
+        }
+    }
+
     /// The process on a host ends where it is; nothing of it runs or sends any more.
     pub fn kill(&mut self, host: HostId) {
         self.network.unbind(host);

@@ -35,7 +35,7 @@ pub fn check(run: &mut Run) {
         run.violations
             .push(format!("not all was read within {READING_MAX:?}"));
     }
-    run.look_at_refusals();
+    run.look();
 }
 
 async fn read_directory(worker: &mut Worker, directory: u32) {

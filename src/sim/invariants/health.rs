@@ -33,7 +33,7 @@ pub fn check(run: &mut Run) {
         run.violations
             .push(format!("{CONVERGED_MAX:?} after healing: {problem}"));
     }
-    run.look_at_refusals();
+    run.look();
 }
 
 async fn problems(client: &Client) -> Vec<String> {

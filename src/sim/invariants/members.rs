@@ -10,7 +10,7 @@ const MOVED_MAX: Duration = Duration::from_secs(180);
 pub fn check(run: &mut Run) {
     wait(run, "done by the operator", |run| run.operator.is_idle());
     // Those who were removed were refused until now; nobody else may be.
-    run.look_at_refusals();
+    run.look();
     for (node, id) in std::mem::take(&mut run.leaving) {
         // It may have been wiped meanwhile, and be another.
         if run.cluster.id_of(node) == Some(id) && run.operator.has_removed(id) {
@@ -42,6 +42,6 @@ fn wait(run: &mut Run, what: &str, done: impl Fn(&Run) -> bool) {
             return;
         }
         run.cluster.step();
-        run.look_at_refusals();
+        run.look();
     }
 }

@@ -32,6 +32,6 @@ pub fn check(run: &mut Run) -> Duration {
         run.violations
             .push(format!("not served {HEALED_MAX:?} after healing"));
     }
-    run.look_at_refusals();
+    run.look();
     run.cluster.world.now() - begin
 }

@@ -1,4 +1,5 @@
-//! No node refuses to start on a disk that is whole: it would have lost something.
+//! No node refuses to start: not on a disk that is whole, as it would have lost something, and not
+//! on one that was damaged, as others have what is missing.
 
 use crate::error::Code;
 use crate::sim::cluster::Refusal;
@@ -13,7 +14,9 @@ pub fn check(run: &mut Run) {
         let Refusal { node, error, made } = &refusal;
         let corrupt = error.code == Code::Corrupt;
         if corrupt && run.rotten.contains(node) && *made {
-            // It says so, and another copy of everything is elsewhere.
+            // Only one node is ever damaged, and the others have everything it needs.
+            let text = format!("node {node} is not mended: {error}");
+            run.violations.push(text);
             run.wipe(*node, NEW_DISK_AFTER);
             continue;
         }
