@@ -2,7 +2,7 @@
 //!
 //! | | what must hold | checked |
 //! |---|---|---|
-//! | `starts` | no node refuses to start on a disk that is whole | always |
+//! | `starts` | no node refuses to start | always |
 //! | `owners` | a replica id is one node's, and never another's | always |
 //! | `votes` | most of those who elected a leader remember its term | always |
 //! | `served` | a new client is served within 10 s of the end of all trouble | after healing |
