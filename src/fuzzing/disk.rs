@@ -305,10 +305,7 @@ async fn stored(path: impl Fn(ChunkHash) -> PathBuf) -> Vec<u8> {
         let data = Bytes::from(vec![salt; len]);
         let hash = ChunkHash::of(&data);
         let mut writer = store.begin(hash, len as u64).await.expect("there is room");
-        writer
-            .write(data.clone().into())
-            .await
-            .expect("as announced");
+        writer.write(data.clone()).await.expect("as announced");
         writer.finish().await.expect("a sound disk");
         if salt == 2 {
             store.remove(hash).await.expect("a sound disk");
