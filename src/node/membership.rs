@@ -44,6 +44,16 @@ pub(super) async fn run(node: Arc<Node>) {
                 tracing::debug!(%group, %error, "not known whether this replica is a member");
             }
         }
+        // Those that do not run hear nothing at all.
+        let held = node.groups.broken().into_iter();
+        for (group, replica, _) in held.chain(node.groups.waiting()) {
+            if node.groups.running(group).is_some() {
+                continue;
+            }
+            if let Err(error) = node.still_member(group, replica, &mut asked_at).await {
+                tracing::debug!(%group, %error, "not known whether this replica is a member");
+            }
+        }
     }
 }
 
@@ -196,22 +206,32 @@ impl Node {
         running: &Running,
         asked_at: &mut BTreeMap<GroupId, Duration>,
     ) -> Result<()> {
-        let status = running.raft().status();
+        if running.raft().unheard() < UNHEARD {
+            return Ok(());
+        }
+        let replica = running.raft().status().replica;
+        self.still_member(group, replica, asked_at).await
+    }
+
+    /// Forgets a replica here that its group does not count any more; asks now and then.
+    async fn still_member(
+        self: &Arc<Self>,
+        group: GroupId,
+        replica: ReplicaId,
+        asked_at: &mut BTreeMap<GroupId, Duration>,
+    ) -> Result<()> {
         let now = self.env.clock.now();
         let asked = asked_at.get(&group).copied().unwrap_or_default();
-        if running.raft().unheard() < UNHEARD || now.saturating_sub(asked) < UNHEARD {
+        if now.saturating_sub(asked) < UNHEARD {
             return Ok(());
         }
         asked_at.insert(group, now);
-        let call = PeerCall::IsMember {
-            group,
-            replica: status.replica,
-        };
+        let call = PeerCall::IsMember { group, replica };
         match self.ask_leader(group, &call, STEP_TIMEOUT).await? {
             PeerAnswer::IsMember(true) => Ok(()),
             PeerAnswer::IsMember(false) => {
-                tracing::warn!(%group, replica = %status.replica, "this replica was removed");
-                self.groups.remove(group, status.replica).await
+                tracing::warn!(%group, %replica, "this replica was removed");
+                self.groups.remove(group, replica).await
             }
             other => Err(odd(&other)),
         }
