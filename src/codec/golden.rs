@@ -9,7 +9,10 @@ use std::path::PathBuf;
 pub fn value<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
     let encoded = super::encode(value);
     bytes(name, &encoded);
-    assert_eq!(&super::decode::<T>(&encoded).unwrap(), value);
+    assert_eq!(
+        &super::decode::<T>(&encoded).expect("it was just encoded"),
+        value
+    );
 }
 
 /// The bytes are the golden ones.
@@ -19,8 +22,7 @@ pub fn bytes(name: &str, bytes: &[u8]) {
         .join(format!("{name}.hex"));
     let text = hexadecimal(bytes);
     if std::env::var_os("DFS_BLESS").is_some() {
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(&file, &text).unwrap();
+        std::fs::write(&file, &text).expect("the directory of golden files is there");
     }
     let expected = std::fs::read_to_string(&file)
         .unwrap_or_else(|error| panic!("{}: {error} (DFS_BLESS=1 writes it)", file.display()));
