@@ -152,9 +152,9 @@ impl Node {
             ));
         }
         for (group, running) in self.groups.all() {
-            let members = running.raft().members();
+            let (members, lossy) = (running.raft().members(), running.raft().lossy());
             for (replica, node) in members.voters.iter().chain(&members.learners) {
-                if running.raft().lossy().contains(replica) {
+                if lossy.contains(replica) {
                     reasons.push(format!(
                         "replica {replica} of group {group} on node {node} has lost entries that it \
                          acknowledged and must be replaced; was an old copy of its data put back?"

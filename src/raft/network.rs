@@ -200,7 +200,7 @@ impl Link {
                     "replica {to} of group {group} on node {node} has lost log entries that it \
                      acknowledged"
                 );
-                self.links.sends.has_lost(to);
+                self.links.sends.note_lossy(to);
                 if !std::mem::replace(&mut self.reported, true) {
                     tracing::error!(acknowledged = ?self.acknowledged, ?previous, "{text}");
                 }

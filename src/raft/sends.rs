@@ -57,7 +57,7 @@ impl Sends {
     }
 
     /// Notes that a replica does not have what it acknowledged.
-    pub(super) fn has_lost(&self, replica: ReplicaId) {
+    pub(super) fn note_lossy(&self, replica: ReplicaId) {
         self.inner.lock().lossy.insert(replica);
     }
 
