@@ -26,13 +26,19 @@ const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A node that has not been answered for so long accepts no new user.
 pub const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
+/// Of failed heartbeats in a row every so-manieth asks some nodes for a newer view.
+const ASK_AROUND_EVERY: usize = 10;
+/// How many are asked then, others each time: all of a large cluster may be asking.
+const ASKED_AROUND: usize = 4;
+
 /// Tells until the process ends.
 pub(super) async fn run(node: Arc<Node>) {
     let mut denied = 0;
+    let mut failures = 0;
     loop {
         let pause = match node.beat().await {
             Ok(()) => {
-                denied = 0;
+                (denied, failures) = (0, 0);
                 BEAT_EVERY
             }
             Err(error) if error.code == Code::Denied => {
@@ -44,6 +50,11 @@ pub(super) async fn run(node: Arc<Node>) {
             }
             Err(error) => {
                 tracing::debug!(%error, "no answer to a heartbeat");
+                let found = node.find_root(failures).await;
+                failures = failures.wrapping_add(1);
+                if let Err(error) = found {
+                    tracing::warn!(%error, "a newer view of the cluster was not taken");
+                }
                 BEAT_SOON
             }
         };
@@ -96,6 +107,33 @@ impl Node {
         };
         if let Some(new) = new {
             self.take_view(*new).await?;
+        }
+        Ok(())
+    }
+
+    /// The leader of the root group may be a node that joined while this one was cut off: its
+    /// address is in a newer view. This node's replica of the root group may have it, and
+    /// otherwise other nodes. `failures`: heartbeats that failed in a row before this one.
+    async fn find_root(&self, failures: usize) -> Result<()> {
+        if let Some(root) = self.groups.root() {
+            self.take_view(crate::root::view(&root.machine.view()?)?)
+                .await?;
+        }
+        if !failures.is_multiple_of(ASK_AROUND_EVERY) {
+            return Ok(());
+        }
+        let known = self.views.now().cluster.version;
+        let call = PeerCall::View { known };
+        let nodes = self.peers.addresses();
+        let first = failures / ASK_AROUND_EVERY * ASKED_AROUND;
+        let some =
+            (0..nodes.len().min(ASKED_AROUND)).map(|nth| nodes[(first + nth) % nodes.len()].node);
+        let asked = some.map(|node| self.peers.call(node, &call, BEAT_TIMEOUT));
+        for answer in futures::future::join_all(asked).await {
+            // Who does not answer has nothing to tell.
+            if let Ok(PeerAnswer::View(Some(view))) = answer {
+                self.take_view(*view).await?;
+            }
         }
         Ok(())
     }

@@ -82,8 +82,10 @@ impl Node {
             PeerCall::Raft(messages) => Ok(PeerAnswer::Raft(self.take_raft(messages).await)),
             PeerCall::Beat(beat) => self.serve_beat(from, *beat).await,
             PeerCall::View { known } => {
-                let root = self.must_lead_root()?;
-                let view = root::view(&root.machine.view()?)?;
+                let view = match self.groups.root() {
+                    Some(root) => root::view(&root.machine.view()?)?,
+                    None => self.views.now().cluster.clone(),
+                };
                 let newer = view.version > known;
                 Ok(PeerAnswer::View(newer.then(|| Box::new(view))))
             }

@@ -1,5 +1,5 @@
 //! What this node knows of the cluster: the newest view of the root group, who is silent, where
-//! groups are. Read by everything, written by the heartbeat alone.
+//! groups are. Read by everything, written by `beat` alone.
 
 use super::tickets::Tickets;
 use crate::codec;

@@ -37,7 +37,7 @@ pub enum PeerCall {
     Beat(Box<Beat>),
     /// The last heartbeats of all nodes: to the leader of the root group.
     Beats,
-    /// The view of the cluster, if it is newer than this.
+    /// The newest view of the cluster that the node has, if it is newer than this.
     View {
         known: u64,
     },

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tracing_subscriber::EnvFilter;
 
 /// What a process is to run: a seed.
 const SEED: &str = "DFS_SIM_SEED";
@@ -146,6 +147,7 @@ fn a_seed_gives_the_same_trace_again() {
 #[allow(clippy::disallowed_methods)] // For people: how fast it is.
 fn the_seed_of_this_process() {
     let seed: u64 = std::env::var(SEED).expect(SEED).parse().expect("a seed");
+    show_logs();
     let began = Instant::now();
     // A thread that has drawn nothing yet.
     let running = std::thread::spawn(move || {
@@ -157,6 +159,20 @@ fn the_seed_of_this_process() {
         .expect("the simulation itself does not panic");
     tell(&report, began.elapsed());
     assert!(report.violations.is_empty(), "{}", line_of(seed));
+}
+
+/// What nodes and clients log, between the lines of the trace, if `DFS_LOG` names what is wanted.
+fn show_logs() {
+    let wanted = std::env::var("DFS_LOG");
+    let Some(filter) = wanted.ok().and_then(|text| text.parse::<EnvFilter>().ok()) else {
+        return;
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .without_time()
+        .with_ansi(false)
+        .with_writer(std::io::stdout)
+        .init();
 }
 
 fn tell(report: &Report, took: Duration) {
