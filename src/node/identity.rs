@@ -30,7 +30,8 @@ const DAY_MS: i64 = 24 * 3_600 * 1_000;
 /// What this node is, by certificate.
 pub struct Identity {
     credentials: Mutex<Credentials>,
-    seal: Mutex<Option<Seal>>,
+    /// Shared with what keeps it where there are no files.
+    seal: Arc<Mutex<Option<Seal>>>,
     /// Opened when it was needed first.
     authority: Mutex<Option<Authority>>,
     /// Where it is kept; `None`: nowhere.
@@ -42,18 +43,18 @@ impl Identity {
     pub fn in_files(files: NodeFiles, dir: PathBuf) -> Identity {
         Identity {
             credentials: Mutex::new(files.credentials.clone()),
-            seal: Mutex::new(files.seal.clone()),
+            seal: Arc::new(Mutex::new(files.seal.clone())),
             authority: Mutex::default(),
             files: Mutex::new(Some((files, dir))),
         }
     }
 
-    /// Kept nowhere.
+    /// Not in files; the seal is kept in `seal`, which may outlive this process's part.
     #[cfg(test)]
-    pub fn in_memory(credentials: Credentials, seal: Option<Seal>) -> Identity {
+    pub fn in_memory(credentials: Credentials, seal: Arc<Mutex<Option<Seal>>>) -> Identity {
         Identity {
             credentials: Mutex::new(credentials),
-            seal: Mutex::new(seal),
+            seal,
             authority: Mutex::default(),
             files: Mutex::default(),
         }

@@ -45,7 +45,8 @@ pub(crate) struct Sizes {
 #[derive(Clone)]
 pub(crate) struct Papers {
     pub credentials: Credentials,
-    pub seal: Option<Seal>,
+    /// Kept as soon as it is there, for later lives too.
+    pub seal: Arc<Mutex<Option<Seal>>>,
     /// Where others are, as was told when it joined.
     pub nodes: Vec<NodeAddress>,
 }
@@ -156,7 +157,7 @@ pub(crate) async fn join(
     let (credentials, joined) = enter_over(env, endpoint, addresses, &token, what).await?;
     Ok(Papers {
         credentials,
-        seal: None,
+        seal: Arc::default(),
         nodes: joined.nodes,
     })
 }

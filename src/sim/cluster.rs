@@ -126,7 +126,7 @@ impl Cluster {
         let seal = Seal::create(&rng);
         let first = Papers {
             credentials: issue(Subject::Node(NodeId(1)), NODE_DAYS),
-            seal: Some(seal.clone()),
+            seal: Arc::new(Mutex::new(Some(seal.clone()))),
             nodes: Vec::new(),
         };
         let nodes = (0..machines)
