@@ -97,11 +97,15 @@ impl Node {
                 // Or cleaned up since its page was read.
                 continue;
             }
-            report.problems.push(match held.copies {
-                0 => format!("inode {inode}: chunk {hash} is missing"),
-                copies => format!(
-                    "inode {inode}: chunk {hash} is on {copies} of {} nodes",
-                    held.holders
+            report.problems.push(match (held.copies, held.silent) {
+                (0, 0) => format!("inode {inode}: chunk {hash} is missing"),
+                (copies, silent) => format!(
+                    "inode {inode}: chunk {hash} is on {copies} of {} nodes{}",
+                    held.holders,
+                    match silent {
+                        0 => String::new(),
+                        _ => format!(", and {silent} did not answer"),
+                    }
                 ),
             });
         }

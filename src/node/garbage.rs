@@ -349,19 +349,15 @@ impl Node {
         if last.is_some_and(|row| row.seq >= request.seq) {
             return Ok(Some(since));
         }
-        let (hash, copies) = (wanted[at].0, held[at].copies);
-        match copies {
-            0 => Err(
-                Error::new(Code::Conflict, format!("chunk {hash} is not stored"))
-                    .hint("put the file again"),
-            ),
-            _ => {
-                let needed = ack.needed(held[at].holders);
-                let why = format!("chunk {hash} is on {copies} of {needed} nodes");
-                self.repairs.now();
-                Err(Error::unavailable(why).hint("try again"))
-            }
+        let (hash, held) = (wanted[at].0, held[at]);
+        if held.copies + held.silent == 0 && !self.is_with_replacements(hash).await {
+            let error = Error::new(Code::Conflict, format!("chunk {hash} is not stored"));
+            return Err(error.hint("put the file again"));
         }
+        self.repairs.now();
+        let (copies, needed) = (held.copies, ack.needed(held.holders));
+        let why = format!("chunk {hash} is on {copies} of {needed} nodes");
+        Err(Error::unavailable(why).hint("try again"))
     }
 }
 

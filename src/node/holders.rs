@@ -62,6 +62,8 @@ pub(super) struct Held {
     pub copies: usize,
     /// Nodes that should.
     pub holders: usize,
+    /// Holders that did not answer: they may have it.
+    pub silent: usize,
 }
 
 impl Held {
@@ -117,6 +119,7 @@ impl Node {
             counts.push(Held {
                 copies: 0,
                 holders: holders.len(),
+                silent: 0,
             });
             for node in holders {
                 asked.entry(node).or_default().push(at);
@@ -143,6 +146,9 @@ impl Node {
                 }
                 Err(error) => {
                     tracing::debug!(%node, %error, "a holder could not be asked");
+                    for at in places {
+                        counts[at].silent += 1;
+                    }
                     first_error.get_or_insert(error);
                 }
             }
@@ -159,6 +165,21 @@ impl Node {
             }
             _ => Ok(counts),
         }
+    }
+
+    /// True if one of the nodes that take the place of silent holders has a chunk: it was put
+    /// while they were silent, and has not come to them yet.
+    pub(super) async fn is_with_replacements(&self, hash: ChunkHash) -> bool {
+        let others = self.views.now().replacements(&hash, &[]);
+        let asked = others
+            .into_iter()
+            .map(|node| self.hold_at(node, vec![hash], Look::Known));
+        // Who does not answer is none that a chunk should be with.
+        let told = futures::future::join_all(asked).await;
+        told.into_iter()
+            .flatten()
+            .flatten()
+            .any(|len| len.is_some())
     }
 
     pub(super) async fn hold_at(

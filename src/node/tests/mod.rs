@@ -223,7 +223,10 @@ impl Life {
             rack: String::new(),
             weight: 1,
             data: DIR.into(),
-            identity: Identity::in_memory(credentials.clone(), Arc::new(Mutex::new(Some(seal.clone())))),
+            identity: Identity::in_memory(
+                credentials.clone(),
+                Arc::new(Mutex::new(Some(seal.clone()))),
+            ),
             nodes: Vec::new(),
             offline_after: Duration::from_secs(30),
             on_end: Arc::new(move |error| told.lock().push(error.to_string())),
