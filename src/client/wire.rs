@@ -35,7 +35,12 @@ pub(crate) trait Bulk: Send {
     fn send_frame<'a>(&'a mut self, frame: &'a [u8]) -> BoxFuture<'a, Result<()>>;
     fn recv_frame(&mut self) -> BoxFuture<'_, Result<Option<Bytes>>>;
     fn send_bytes(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>>;
-    fn recv_bytes(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>>>;
+    /// Puts what is there into `into`, at most `max` bytes; how many, 0 at the end.
+    fn recv_packets<'a>(
+        &'a mut self,
+        into: &'a mut Vec<Bytes>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<usize>>;
     fn finish(&mut self) -> Result<()>;
 }
 
@@ -126,8 +131,12 @@ impl Bulk for Stream {
     fn send_bytes(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>> {
         Stream::send_bytes(self, bytes).boxed()
     }
-    fn recv_bytes(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>>> {
-        Stream::recv_bytes(self, max).boxed()
+    fn recv_packets<'a>(
+        &'a mut self,
+        into: &'a mut Vec<Bytes>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<usize>> {
+        Stream::recv_packets(self, into, max).boxed()
     }
     fn finish(&mut self) -> Result<()> {
         Stream::finish(self)

@@ -127,6 +127,11 @@ impl Stream {
         self.recv.recv_into(into, max).await
     }
 
+    /// See [`RecvHalf::recv_packets`].
+    pub async fn recv_packets(&mut self, into: &mut Vec<Bytes>, max: usize) -> Result<usize> {
+        self.recv.recv_packets(into, max).await
+    }
+
     /// See [`SendHalf::finish`].
     pub fn finish(&mut self) -> Result<()> {
         self.send.finish()
@@ -296,10 +301,21 @@ impl RecvHalf {
     /// # Errors
     /// As [`RecvHalf::recv_bytes`].
     pub async fn recv_into(&mut self, into: &mut BytesMut, max: usize) -> Result<usize> {
+        let put = |part: Bytes| into.extend_from_slice(&part);
+        self.recv_many(max, put).await
+    }
+
+    /// As [`RecvHalf::recv_into`], not copied: the packets as they came.
+    pub async fn recv_packets(&mut self, into: &mut Vec<Bytes>, max: usize) -> Result<usize> {
+        self.recv_many(max, |part| into.push(part)).await
+    }
+
+    async fn recv_many(&mut self, max: usize, mut put: impl FnMut(Bytes)) -> Result<usize> {
         if !self.unread.is_empty() {
             let part = self.unread.split_to(max.min(self.unread.len()));
-            into.extend_from_slice(&part);
-            return Ok(part.len());
+            let taken = part.len();
+            put(part);
+            return Ok(taken);
         }
         let mut packets: [Bytes; PACKETS_AT_ONCE] = Default::default();
         let count = match timeout(STALL_MAX, self.stream.read_chunks(&mut packets)).await {
@@ -313,8 +329,10 @@ impl RecvHalf {
         let mut taken = 0;
         for packet in &mut packets[..count] {
             let part = packet.split_to(packet.len().min(max - taken));
-            into.extend_from_slice(&part);
             taken += part.len();
+            if !part.is_empty() {
+                put(part);
+            }
         }
         // More than was asked for: what belongs to the next call.
         let left = packets[..count].iter().filter(|packet| !packet.is_empty());

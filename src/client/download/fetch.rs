@@ -229,19 +229,19 @@ impl Fetching<'_> {
             Answer::Failed(error) => return Err(error),
             _ => return Err(odd("a chunk")),
         }
-        let mut got = 0;
+        let (mut got, mut packets) = (0, Vec::new());
         while got < wanted {
             let most = usize::try_from(wanted - got).unwrap_or(RECV_BYTES);
-            let bytes = within(slow, stream.recv_bytes(most.min(RECV_BYTES))).await?;
-            let bytes = bytes.ok_or_else(|| Error::unavailable("the node cut the chunk short"))?;
-            live.heard();
-            let more = bytes.len() as u64;
-            got += more;
-            if got > wanted {
-                return Err(odd("so many bytes"));
+            let more = stream.recv_packets(&mut packets, most.min(RECV_BYTES));
+            let more = within(slow, more).await? as u64;
+            if more == 0 {
+                return Err(Error::unavailable("the node cut the chunk short"));
             }
+            live.heard();
+            got += more;
             carried.moved(more);
-            self.sink.take(&self.client.core.env, bytes).await?;
+            let taken = self.sink.take(&self.client.core.env, &mut packets);
+            taken.await?;
             self.came(u64::from(done) + got);
         }
         Ok(())

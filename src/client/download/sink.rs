@@ -165,12 +165,17 @@ impl Sink {
         }
     }
 
-    pub(super) async fn take(&mut self, env: &Env, bytes: Bytes) -> Result<()> {
+    /// Takes all of `packets`.
+    pub(super) async fn take(&mut self, env: &Env, packets: &mut Vec<Bytes>) -> Result<()> {
         match self {
-            Sink::Memory { bytes: all, .. } => all.extend_from_slice(&bytes),
+            Sink::Memory { bytes, .. } => {
+                for packet in packets.drain(..) {
+                    bytes.extend_from_slice(&packet);
+                }
+            }
             Sink::File(file) => {
-                file.pending_bytes += bytes.len();
-                file.pending.push(bytes);
+                file.pending_bytes += packets.iter().map(Bytes::len).sum::<usize>();
+                file.pending.append(packets);
                 if file.pending_bytes >= FLUSH_BYTES {
                     file.flush(env).await?;
                 }

@@ -279,7 +279,11 @@ impl Bulk for TestStream {
         .boxed()
     }
 
-    fn recv_bytes(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>>> {
+    fn recv_packets<'a>(
+        &'a mut self,
+        into: &'a mut Vec<Bytes>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<usize>> {
         async move {
             tokio::task::yield_now().await;
             if self.cut && self.bytes.len() < 2_000 {
@@ -290,7 +294,10 @@ impl Bulk for TestStream {
             }
             self.comes().await?;
             let len = self.bytes.len().min(max).min(1_000);
-            Ok((len > 0).then(|| self.bytes.split_to(len).freeze()))
+            if len > 0 {
+                into.push(self.bytes.split_to(len).freeze());
+            }
+            Ok(len)
         }
         .boxed()
     }
