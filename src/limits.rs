@@ -56,6 +56,9 @@ pub const SESSION_HORIZON_MS: u64 = 3_600_000;
 /// Content up to this size lives in the metadata (default). Measured in docs/benchmarks.md.
 pub const INLINE_BYTES_DEFAULT: u64 = 16 * KIB;
 pub const INLINE_BYTES_MAX: u64 = 64 * KIB;
+/// Content up to this size travels with its request. What is over the shard's inline limit its
+/// leader makes a chunk: one request where a reservation, a chunk and a commit would be four.
+pub const DIRECT_BYTES_MAX: u64 = 256 * KIB;
 /// Size of a chunk (default). Also the largest that a client may be told to use.
 pub const CHUNK_BYTES_DEFAULT: u64 = 16 * MIB;
 pub const CHUNK_BYTES_MAX: u64 = 64 * MIB;

@@ -214,6 +214,7 @@ fn path_of(op: &Op) -> Option<&DfsPath> {
     match op {
         Op::Mkdir { path, .. }
         | Op::Put { path, .. }
+        | Op::PutChunk { path, .. }
         | Op::Reserve { path, .. }
         | Op::Remove { path, .. }
         | Op::Restore { path, .. }

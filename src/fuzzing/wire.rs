@@ -115,6 +115,12 @@ pub(super) fn ops() -> Vec<Op> {
             parent: root,
             upload,
         },
+        Op::PutChunk {
+            path: path("/d/one"),
+            precondition: absent,
+            mode: 0o644,
+            chunk: chunk(2),
+        },
         Op::Remove {
             path: path("/f"),
             what: Removal::File,

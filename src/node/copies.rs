@@ -79,7 +79,46 @@ impl Node {
             .for_each(|forward| forward.pieces = None);
         stored?;
         let needed = ack.needed(holders.len());
-        self.gather(hash, view, forwards, needed).await
+        let gathered = self.gather(hash, 1, forwards, needed, Some(&view));
+        gathered.await
+    }
+
+    /// Stores a content of this node's own memory as a chunk at as many of its holders as `ack`
+    /// wants; no other node takes a silent holder's place. Whether this node is one or not.
+    ///
+    /// # Errors
+    /// `unavailable` when there are too few; `corrupt` when the bytes do not match the hash.
+    pub(super) async fn place(
+        self: &Arc<Self>,
+        hash: ChunkHash,
+        bytes: Bytes,
+        ack: Ack,
+    ) -> Result<()> {
+        let len = u32::try_from(bytes.len()).map_err(|_| Error::usage("a chunk over 4 GiB"))?;
+        let view = self.views.now();
+        let (holders, epoch) = (view.holders(&hash), view.newest_epoch());
+        if holders.is_empty() {
+            return Err(Error::unavailable("no node holds chunks now"));
+        }
+        let others = holders.iter().copied().filter(|node| *node != self.id);
+        let mut forwards = Vec::with_capacity(holders.len());
+        for node in others {
+            let mut forward = self.forward(node, hash, len, epoch);
+            offer(&mut forward, bytes.clone()).await;
+            forward.pieces = None;
+            forwards.push(forward);
+        }
+        let here = holders.contains(&self.id);
+        if here {
+            let _held = self.garbage.pins.hold(hash).await;
+            self.must_have_space()?;
+            let mut writer = self.chunks.begin(hash, u64::from(len)).await?;
+            writer.write(bytes).await?;
+            writer.finish().await?;
+        }
+        let needed = ack.needed(holders.len());
+        let stored = self.gather(hash, usize::from(here), forwards, needed, None);
+        stored.await.map(drop)
     }
 
     /// Takes a chunk that another node passes on, or copies.
@@ -146,13 +185,15 @@ impl Node {
         }
     }
 
-    /// Waits for enough copies beside the one here; looks for other nodes where some fail.
+    /// Waits for enough copies beside those here; where some fail it copies from here to those
+    /// that `view` has in their place.
     async fn gather(
         self: &Arc<Self>,
         hash: ChunkHash,
-        view: Arc<View>,
+        here: usize,
         forwards: Vec<Forward>,
         needed: usize,
+        view: Option<&View>,
     ) -> Result<u32> {
         let mut waiting: FuturesUnordered<_> = forwards
             .into_iter()
@@ -164,7 +205,7 @@ impl Node {
                 )
             })
             .collect();
-        let (mut copies, mut silent) = (1, Vec::new());
+        let (mut copies, mut silent) = (here, Vec::new());
         let mut last = None;
         while copies < needed {
             match waiting.next().await {
@@ -177,7 +218,7 @@ impl Node {
                 None => break,
             }
         }
-        for node in view.replacements(&hash, &silent) {
+        for node in view.map_or_else(Vec::new, |view| view.replacements(&hash, &silent)) {
             if copies >= needed {
                 break;
             }

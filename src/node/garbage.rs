@@ -6,10 +6,10 @@
 //! until their records are cleaned up), and removes the others.
 //!
 //! # Why no commit loses a chunk
-//! A reference to a chunk that nothing referred to comes into being in one way only: a `Stage` or
-//! `Commit` that names it. (Copies, restored versions and undeleted files refer to what their
-//! source refers to in the same entry of the log.) Before the shard's leader proposes one, it asks
-//! the chunk's holders for it. To say that it is there counts as its arrival at that moment, `A`;
+//! A reference to a chunk that nothing referred to comes into being in one way only: a `Stage`,
+//! `Commit` or `PutChunk` that names it. (Copies, restored versions and undeleted files refer to
+//! what their source refers to in the same entry of the log.) Before the shard's leader proposes
+//! one, it asks the chunk's holders for it, or has them store it (`direct`). To say that it is there counts as its arrival at that moment, `A`;
 //! the entry carries the shard time `H` of just before the question, and the state machine refuses
 //! it, unexecuted, if the entry's own shard time is more than `HOLD_MS` after `H`.
 //!

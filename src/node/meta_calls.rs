@@ -92,9 +92,16 @@ impl Node {
         asked.user = caller.user.clone();
         asked.group = caller.group.clone();
         let _committing = self.commits.read().await;
-        asked.held = self.hold_references(&shard, &asked, ack).await?;
+        let placed = self.place_contents(&shard, &mut asked, ack).await?;
+        let held = self.hold_references(&shard, &asked, ack).await?;
+        // The earlier of the two: both must still hold when the request is applied.
+        asked.held = placed.into_iter().chain(held).min();
         let uploads: Vec<_> = asked.ops.iter().map(upload_of).collect();
-        let (outcomes, time) = shard.proposer.propose(asked, request.len()).await?;
+        let bytes = match placed {
+            Some(_) => codec::encode(&asked).len(),
+            None => request.len(),
+        };
+        let (outcomes, time) = shard.proposer.propose(asked, bytes).await?;
         // A request that came too late after its chunks were held was not executed.
         if let Some(Err(error)) = outcomes.iter().find(|outcome| is_too_late(outcome)) {
             return Err(error.clone());
@@ -408,6 +415,13 @@ fn judge(caller: &Caller, request: &Request, bytes: usize) -> Result<()> {
     }
     if request.lane.0 >= SESSION_LANES_MAX {
         return refuse(format!("a session has {SESSION_LANES_MAX} lanes"));
+    }
+    if request
+        .ops
+        .iter()
+        .any(|op| matches!(op, Op::PutChunk { .. }))
+    {
+        return refuse("a file cannot be made of a chunk's name alone".into());
     }
     if request.ops.iter().any(|op| matches!(op, Op::Settings(_))) {
         caller.must_be_admin("change settings")?;

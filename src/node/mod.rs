@@ -17,6 +17,7 @@ mod chunk_calls;
 mod clock;
 mod copies;
 mod core;
+mod direct;
 mod doubts;
 mod enter;
 mod garbage;

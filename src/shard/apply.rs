@@ -151,6 +151,12 @@ fn dispatch(batch: &mut Batch<'_>, caller: &Caller<'_>, op: &Op) -> Step<Done> {
         ),
         Op::Undelete { path } => remove::undelete(batch, caller, path),
         Op::Settings(settings) => attrs::settings(batch, settings),
+        Op::PutChunk {
+            path,
+            precondition,
+            mode,
+            chunk,
+        } => files::put_chunk(batch, caller, path, *precondition, *mode, chunk),
     }
 }
 
@@ -159,6 +165,7 @@ fn path_of(op: &Op) -> Option<&DfsPath> {
     match op {
         Op::Mkdir { path, .. }
         | Op::Put { path, .. }
+        | Op::PutChunk { path, .. }
         | Op::Reserve { path, .. }
         | Op::Remove { path, .. }
         | Op::Restore { path, .. }

@@ -77,7 +77,8 @@ pub enum Op {
         /// Make missing parents; an existing directory is fine.
         parents: bool,
     },
-    /// A whole small file in one step.
+    /// A whole small file in one step: at most `DIRECT_BYTES_MAX` where a client asks for it, at
+    /// most `INLINE_BYTES_MAX` in the log.
     Put {
         path: DfsPath,
         precondition: Precondition,
@@ -149,6 +150,14 @@ pub enum Op {
     },
     /// Administrators only.
     Settings(Settings),
+    /// A whole file of one chunk, which is at its holders. Made by the leader from a `Put` that is
+    /// too large for a record; nobody else may ask for it, as it proves nothing about the content.
+    PutChunk {
+        path: DfsPath,
+        precondition: Precondition,
+        mode: u16,
+        chunk: ChunkRef,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

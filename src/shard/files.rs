@@ -4,14 +4,16 @@ use super::apply::{Caller, check_mode, done};
 use super::changes;
 use super::command::Done;
 use super::content;
-use super::records::{Change, Entry};
-use super::refuse::{Step, Stop, is_dir, judge_content, nested_shard, no_such, refuse_hint};
+use super::records::{Change, ChunkRef, Entry};
+use super::refuse::{
+    Step, Stop, is_dir, judge_content, nested_shard, no_such, refuse, refuse_hint,
+};
 use super::sum::{self, Touch, Weight};
 use super::tree::{self, Found, Place};
 use super::txn::Batch;
 use super::versions;
 use crate::error::{Code, Error};
-use crate::limits::INLINE_BYTES_MAX;
+use crate::limits::{DIRECT_BYTES_MAX, INLINE_BYTES_MAX};
 use crate::types::{
     ChunkHash, Content, DfsPath, FileAttrs, FileVersion, Inode, Precondition, Revision,
 };
@@ -64,6 +66,44 @@ pub(super) fn put(
         size,
         hash,
         content: content::put_inline(batch, inode, data.clone()),
+        mode,
+    };
+    write_version(batch, caller, &place, existing, new)
+}
+
+pub(super) fn put_chunk(
+    batch: &mut Batch<'_>,
+    caller: &Caller<'_>,
+    path: &DfsPath,
+    precondition: Precondition,
+    mode: u16,
+    chunk: &ChunkRef,
+) -> Step<Done> {
+    check_mode(mode)?;
+    let size = u64::from(chunk.len);
+    if !(1..=DIRECT_BYTES_MAX).contains(&size) {
+        return refuse(
+            Code::Usage,
+            format!("a chunk of {size} bytes is no file of one step"),
+        );
+    }
+    let place = tree::target(batch, path)?;
+    let existing = tree::find(batch, place.parent, &place.name)?;
+    judge_content(precondition, existing.as_ref().map(|found| &found.entry))?;
+    let inode = inode_for(batch, existing.as_ref())?;
+    let id = batch.next_content();
+    content::put_page(batch, inode, id, 0, vec![*chunk], caller.user)?;
+    // The setting may be smaller by now than it was when the chunk was made.
+    let chunk_bytes = batch.header().settings.chunk_bytes.max(size);
+    let new = NewVersion {
+        inode,
+        size,
+        hash: chunk.hash,
+        content: Content::Chunks {
+            id,
+            pages: 1,
+            chunk_bytes,
+        },
         mode,
     };
     write_version(batch, caller, &place, existing, new)

@@ -1,6 +1,7 @@
 //! What simulated clients do: they put, get, list, rename and remove in a few small directories
 //! and take down what they asked and were told. Started by `run`.
 
+use super::cluster::{CHUNK_BYTES, INLINE_BYTES};
 use super::history::{Ask, NAMES, NameId, Outcome, Over, Seen, Thing, Told};
 use super::recorder::Recorder;
 use crate::client::{Client, GetOptions, ListOptions, NoProgress, OpIds, Overwrite, PutOptions};
@@ -111,10 +112,14 @@ impl Worker {
             (_, Some(version)) => Over::Version(version),
         };
         let chunked = self.rng.random_range(0..10) < 4;
-        let inline = super::cluster::INLINE_BYTES as usize;
+        let inline = INLINE_BYTES as usize;
         let len = match chunked {
             false => self.rng.random_range(8..=inline),
-            true => self.rng.random_range(inline + 1..20 * inline),
+            // Of one chunk, which goes with its request, or mostly of more.
+            true => match self.rng.random() {
+                true => self.rng.random_range(inline + 1..=CHUNK_BYTES as usize),
+                false => self.rng.random_range(inline + 1..20 * inline),
+            },
         };
         let (content, bytes) = self.recorder.content(len);
         let ask = Ask::Put {

@@ -1,7 +1,7 @@
 //! Putting: small contents as one operation, larger ones as reservation, chunks and commit.
 //!
 //! ```text
-//! put_bytes ─┐                      ≤ inline limit: Op::Put
+//! put_bytes ─┐                      ≤ 256 KiB, one chunk: Op::Put
 //! put_file  ─┼─ Target ── content ─┤
 //! put_reader┘                      larger: Reserve ─ chunks (stream.rs) ─ Stage* ─ Commit
 //! put_tree ── walk.rs ── batches of small files, single larger ones (tree.rs)

@@ -12,6 +12,7 @@ use crate::client::report::{OpState, PutReport};
 use crate::client::send::Sent;
 use crate::client::window::Window;
 use crate::error::{Code, Error, Result};
+use crate::limits::{DIRECT_BYTES_MAX, INLINE_BYTES_MAX};
 use crate::proto::EntryView;
 use crate::shard::command::{Done, Op};
 use crate::types::{Ack, ChunkHash, DfsPath, Precondition, ReadLevel};
@@ -49,8 +50,8 @@ impl Client {
                 Ok(target) => target,
                 Err(report) => return Ok(report),
             };
-            if data.len() as u64 <= self.inline_bytes() {
-                return self.put_inline(&target, data).await;
+            if data.len() as u64 <= self.direct_bytes() {
+                return self.put_direct(&target, data).await;
             }
             let none = crate::client::progress::NoProgress;
             let source = Source::Memory(data);
@@ -104,11 +105,11 @@ impl Client {
                 Ok(target) => target,
                 Err(report) => return Ok(report),
             };
-            let limit = usize::try_from(self.inline_bytes()).unwrap_or(usize::MAX - 1);
+            let limit = usize::try_from(self.direct_bytes()).unwrap_or(usize::MAX - 1);
             let start = fill(from, BytesMut::new(), limit + 1).await?;
             if start.len() <= limit {
                 progress.advance(start.len() as u64);
-                return self.put_inline(&target, start).await;
+                return self.put_direct(&target, start).await;
             }
             let source = Source::Pipe(start, Box::new(from));
             self.put_chunked(&target, source, &window, progress, None)
@@ -135,9 +136,9 @@ impl Client {
                 Ok(target) => target,
                 Err(report) => return Ok(report),
             };
-            if file.print.size <= self.inline_bytes() {
+            if file.print.size <= self.direct_bytes() {
                 let bytes = self.core.env.run_blocking(move || file.read_whole());
-                let report = self.put_inline(&target, bytes.await?).await?;
+                let report = self.put_direct(&target, bytes.await?).await?;
                 progress.advance(report.size);
                 return Ok(report);
             }
@@ -210,7 +211,8 @@ impl Client {
         })
     }
 
-    async fn put_inline(&self, target: &Target, data: Bytes) -> Result<PutReport> {
+    /// A whole content with its request.
+    async fn put_direct(&self, target: &Target, data: Bytes) -> Result<PutReport> {
         let (size, hash) = (data.len() as u64, ChunkHash::of(&data));
         let op = Op::Put {
             path: target.path.clone(),
@@ -220,12 +222,12 @@ impl Client {
             data,
         };
         let shard = self.shard_of(&target.path);
-        let sent = self.send(shard, vec![op], &target.ids, &target.step);
+        let sent = self.send_acked(shard, vec![op], &target.ids, &target.step, target.ack);
         let sent = sent.await?;
         let manifest = Manifest {
             size,
             hash,
-            chunks: 0,
+            chunks: self.chunks_of(size),
             tail: Vec::new(),
         };
         let moved = Moved {
@@ -235,10 +237,18 @@ impl Client {
         report(target, sent, &manifest, &moved)
     }
 
-    pub(super) fn inline_bytes(&self) -> u64 {
+    /// Contents up to this size go with their request: inline, or as one chunk.
+    pub(super) fn direct_bytes(&self) -> u64 {
+        let (inline, chunk) = self.told(|hello| (hello.inline_bytes, hello.chunk_bytes));
         // The wire has room for this much; what a node tells beyond is not believed.
-        let told = self.told(|hello| hello.inline_bytes);
-        told.min(crate::limits::INLINE_BYTES_MAX)
+        inline
+            .min(INLINE_BYTES_MAX)
+            .max(chunk.min(DIRECT_BYTES_MAX))
+    }
+
+    /// How many chunks the shard makes of a content that went with its request.
+    pub(super) fn chunks_of(&self, size: u64) -> u64 {
+        u64::from(size > self.told(|hello| hello.inline_bytes))
     }
 }
 

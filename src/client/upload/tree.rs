@@ -194,7 +194,7 @@ impl TreePut<'_> {
             walk: Some(walk),
             ready: VecDeque::new(),
             small: Batch::default(),
-            small_bytes_max: self.client.inline_bytes(),
+            small_bytes_max: self.client.direct_bytes(),
             failed_dirs,
         };
         let units = stream::unfold(units, |mut units| async {
@@ -297,7 +297,11 @@ impl TreePut<'_> {
             return Ok(());
         }
         let shard = self.client.shard_of(&facts[0].0);
-        let sent = self.client.send(shard, ops, &OpIds::Automatic, "").await?;
+        let ack = self.options.ack;
+        let sent = self
+            .client
+            .send_acked(shard, ops, &OpIds::Automatic, "", ack);
+        let sent = sent.await?;
         for ((path, size, hash), outcome) in facts.into_iter().zip(sent.outcomes) {
             match outcome {
                 Ok(done) => {
@@ -308,7 +312,7 @@ impl TreePut<'_> {
                         version: done.version,
                         size,
                         hash,
-                        chunks: 0,
+                        chunks: self.client.chunks_of(size),
                         sent_bytes: size,
                         reused_bytes: 0,
                         op_id: sent.id.to_string(),

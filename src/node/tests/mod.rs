@@ -3,6 +3,7 @@
 //! fills up. One `Life` is one process.
 
 mod crash;
+mod direct;
 mod failed_sync;
 mod faults;
 mod image;

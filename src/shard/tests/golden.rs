@@ -281,10 +281,11 @@ fn change_rows_are_stored_as_they_were() {
 }
 
 fn all_ops() -> Vec<Op> {
-    let chunks = vec![ChunkRef {
+    let chunk = ChunkRef {
         hash: ChunkHash([2; 32]),
         len: 3,
-    }];
+    };
+    let chunks = vec![chunk];
     let upload = UploadId([5; 16]);
     vec![
         Op::Mkdir {
@@ -350,6 +351,12 @@ fn all_ops() -> Vec<Op> {
         },
         Op::Undelete { path: path("/f") },
         Op::Settings(settings()),
+        Op::PutChunk {
+            path: path("/f"),
+            precondition: Precondition::Absent,
+            mode: 0o644,
+            chunk,
+        },
     ]
 }
 
