@@ -1,4 +1,4 @@
-//! Garbage: which chunks may go, and their removal. The only caller of `ChunkStore::remove`.
+//! Garbage: which chunks may go, and their removal.
 //!
 //! A **census** goes through all stored chunks in order of their hashes, a page at a time. Of
 //! those that neither arrived nor were in use for the grace time it asks the shard, by a
@@ -312,6 +312,12 @@ impl Node {
             }
         }
         self.census_now().await
+    }
+
+    /// True if the shard refers to a chunk, or will by what is in its log already.
+    pub(super) async fn is_referenced_anywhere(&self, hash: ChunkHash) -> Result<bool> {
+        let known = self.ask(vec![hash]).await?;
+        Ok(known.referenced != [false])
     }
 
     /// Sees that every chunk that a request would refer to is on as many of its holders as `ack`

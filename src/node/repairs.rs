@@ -307,11 +307,41 @@ impl Node {
     async fn fetch_urgent(self: &Arc<Self>) {
         let urgent = std::mem::take(&mut *self.repairs.urgent.lock());
         for hash in urgent {
-            if let Err(error) = self.fetch_known(hash).await {
-                tracing::warn!(%hash, %error, "a damaged copy could not be replaced; again later");
-                self.repairs.hinted.store(true, Ordering::Relaxed);
+            let as_of = self.env.clock.now();
+            let Err(error) = self.fetch_known(hash).await else {
+                continue;
+            };
+            match self.drop_damaged(hash, as_of).await {
+                Ok(true) => tracing::info!(%hash, "a damaged copy that nothing refers to is gone"),
+                Ok(false) => {
+                    tracing::warn!(%hash, %error, "a damaged copy could not be replaced; again later");
+                    self.repairs.hinted.store(true, Ordering::Relaxed);
+                }
+                Err(error) => {
+                    tracing::debug!(%hash, %error, "a damaged copy is looked at again later");
+                    self.repairs.urgent(hash);
+                }
             }
         }
+    }
+
+    /// Removes a damaged copy of what nothing refers to: no other node may have it any more, and
+    /// nobody would write it again. False if it is referred to, or good by now.
+    ///
+    /// Damaged as it is it counts as no copy, so that no commit relies on it: other than in a
+    /// census no grace is needed. The claim keeps out who is writing it anew.
+    async fn drop_damaged(self: &Arc<Self>, hash: ChunkHash, as_of: Duration) -> Result<bool> {
+        if self.is_referenced_anywhere(hash).await? {
+            return Ok(false);
+        }
+        let claim = self.garbage.pins.claim(hash, as_of, Duration::ZERO);
+        let claim = claim.ok_or_else(|| Error::new(Code::Busy, "the chunk is in use"))?;
+        let damaged = self.chunks.have(hash).await?.is_none();
+        if damaged {
+            self.chunks.remove(hash).await?;
+        }
+        drop(claim);
+        Ok(damaged)
     }
 
     /// Fetches a chunk whose length is not known here.
