@@ -9,7 +9,7 @@ use super::trace::Trace;
 use crate::types::ChunkHash;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ struct State {
     /// Numbers moments.
     clock: u64,
     directories: Vec<Vec<Event>>,
+    /// Those of them whose making was acknowledged.
+    made: BTreeSet<u32>,
     open: Vec<u32>,
     contents: BTreeMap<ChunkHash, (ContentId, usize)>,
     next_content: ContentId,
@@ -92,6 +94,16 @@ impl Recorder {
             None => state.open.push(new),
         }
         *state.open.get(place).unwrap_or(&new)
+    }
+
+    /// The directory's making was acknowledged: from now on it is there.
+    pub fn made(&self, directory: u32) {
+        self.state.lock().made.insert(directory);
+    }
+
+    /// False as long as whoever was to make the directory has died over it or was not answered.
+    pub fn is_made(&self, directory: u32) -> bool {
+        self.state.lock().made.contains(&directory)
     }
 
     /// A content that nobody has put before.

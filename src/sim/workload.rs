@@ -76,6 +76,7 @@ impl Worker {
         let there = made.await.is_ok();
         if there {
             self.made.insert(directory);
+            self.recorder.made(directory);
         }
         there
     }
