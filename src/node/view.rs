@@ -10,6 +10,7 @@ use crate::proto::{
 };
 use crate::ring::{self, OpenEpochs, Ring};
 use crate::root::TicketKey;
+use crate::store::replace::replace;
 use crate::types::{GroupId, NodeId, ShardTime};
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -188,32 +189,7 @@ pub fn member(member: &RingMember) -> ring::Member {
 
 /// Replaces the file of the view.
 pub async fn save(env: &Env, path: &Path, view: &ClusterView) -> Result<()> {
-    let temporary = path.with_extension("new");
-    let failed = |verb: &'static str| {
-        let temporary = &temporary;
-        move |e: std::io::Error| Error::io(verb, temporary, &e)
-    };
-    if env
-        .disk
-        .exists(&temporary)
-        .await
-        .map_err(failed("look for"))?
-    {
-        env.disk
-            .remove(&temporary)
-            .await
-            .map_err(failed("remove"))?;
-    }
-    let opened = env.disk.open(&temporary, OpenMode::CreateNew).await;
-    let file = opened.map_err(failed("create"))?;
-    let bytes = sealed(view);
-    file.write_sync(0, vec![bytes])
-        .await
-        .map_err(failed("write"))?;
-    let renamed = env.disk.rename(&temporary, path).await;
-    renamed.map_err(failed("rename"))?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    env.disk.sync_dir(dir).await.map_err(failed("sync"))
+    replace(env.disk.as_ref(), path, sealed(view)).await
 }
 
 /// The view with a checksum before it.

@@ -27,6 +27,7 @@ pub mod image;
 pub mod overlay;
 pub mod record;
 mod renew;
+pub mod replace;
 pub mod reserve;
 pub mod starts;
 pub mod wal;

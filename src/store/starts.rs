@@ -11,7 +11,7 @@
 
 use crate::env::{Disk, OpenMode};
 use crate::error::{Error, Result};
-use bytes::Bytes;
+use crate::store::replace::replace;
 use std::path::Path;
 
 const BYTES: usize = 8 + 8 + 1 + 4;
@@ -66,26 +66,7 @@ pub async fn confirm(disk: &dyn Disk, dir: &Path) -> Result<()> {
 }
 
 async fn write(disk: &dyn Disk, dir: &Path, start: Start) -> Result<()> {
-    let path = dir.join("starts");
-    let temporary = dir.join("starts.new");
-    let io = |verb: &'static str| {
-        let path = path.clone();
-        move |e: std::io::Error| Error::io(verb, &path, &e)
-    };
-    if disk.exists(&temporary).await.map_err(io("find"))? {
-        disk.remove(&temporary).await.map_err(io("remove"))?;
-    }
-    let file = disk
-        .open(&temporary, OpenMode::CreateNew)
-        .await
-        .map_err(io("create"))?;
-    file.write_sync(0, vec![Bytes::from(encoded(start))])
-        .await
-        .map_err(io("write"))?;
-    disk.rename(&temporary, &path)
-        .await
-        .map_err(io("replace"))?;
-    disk.sync_dir(dir).await.map_err(io("sync"))
+    replace(disk, &dir.join("starts"), encoded(start).into()).await
 }
 
 fn encoded(start: Start) -> Vec<u8> {
