@@ -7,6 +7,7 @@
 //! ```text
 //! log/0000000000000001.wal    segments, numbered; all but the newest are only read
 //! log/spare-0                 the next segment: zeroed and synced ahead, named when it is begun
+//! log/salt                    the salt once more, in case that all headers are damaged
 //!
 //! segment:  | header | header again | checkpoint | checkpoint again | batch | batch | ... | 0 0 0
 //! batch:    | batch record: directory | record | record | ...
@@ -110,6 +111,7 @@ mod recover;
 mod repair;
 mod replay;
 mod rewrite;
+mod salt;
 mod scan;
 mod segment;
 mod state;

@@ -5,12 +5,13 @@ use super::begin::{CHECKPOINT_COPIES, Previous, begin_segment};
 use super::format::{self, Marks, SegmentHeader};
 use super::index::Place;
 use super::replay::{Recovered, Replay, Replayed, SegmentInput};
+use super::salt;
 use super::segment::{self, Spare};
 use super::state::{Group, Segment, State};
 use super::writer::Writer;
 use super::{Shared, UNKNOWN_GROUPS, WalOptions};
 use crate::env::{DiskFile, Env, OpenMode};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::store::renew::renew;
 use crate::types::GroupId;
 use bytes::Bytes;
@@ -33,11 +34,12 @@ pub(super) async fn open(env: Env, dir: &Path, options: WalOptions) -> Result<Ar
     let made = |e: std::io::Error| Error::io("make the log's directory", dir, &e);
     env.disk.create_dir(dir).await.map_err(made)?;
     let segments = find(&env, dir).await?;
-    let salt = match segments.iter().find_map(|s| s.header) {
-        Some(header) => header.salt,
-        None if segments.is_empty() => env.rng.u64(),
-        None => return Err(unreadable(dir, segments.len())),
-    };
+    let headers: Vec<_> = (segments.iter())
+        .map(|this| (this.number, this.header.map(|header| header.salt)))
+        .collect();
+    let copy = salt::read(env.disk.as_ref(), dir).await?;
+    let known = salt::judge(dir, &headers, copy)?;
+    let salt = known.unwrap_or_else(|| env.rng.u64());
     let replayed = replay(dir, &segments, salt).await?;
     for note in &replayed.notes {
         tracing::warn!(log = %dir.display(), "{note}");
@@ -48,7 +50,13 @@ pub(super) async fn open(env: Env, dir: &Path, options: WalOptions) -> Result<Ar
         let uncertain = replayed.certain..replayed.end;
         renew(last.file.as_ref(), uncertain).await.map_err(failed)?;
     }
-    start(env, dir, options, salt, segments, replayed).await
+    let disk = env.disk.clone();
+    let shared = start(env, dir, options, salt, segments, replayed).await?;
+    if copy.is_none() {
+        // Behind the first segment: a copy without one says that they were lost.
+        salt::write(disk.as_ref(), dir, salt).await?;
+    }
+    Ok(shared)
 }
 
 /// Opens all segments, in order, and removes leftover spare files.
@@ -117,14 +125,6 @@ fn read_header(path: &Path, number: u64, begin: &[u8]) -> Result<Option<SegmentH
     }
 }
 
-fn unreadable(dir: &Path, segments: usize) -> Error {
-    let what =
-        format!("the log cannot be read (the headers of all {segments} segments are damaged)");
-    Error::new(Code::Corrupt, what)
-        .at(dir.display())
-        .hint("replace this node: remove it from the cluster and join with an empty directory")
-}
-
 async fn replay(dir: &Path, segments: &[Opened], salt: u64) -> Result<Replayed> {
     let mut replay = Replay::default();
     for (at, this) in segments.iter().enumerate() {
@@ -154,8 +154,13 @@ async fn replay(dir: &Path, segments: &[Opened], salt: u64) -> Result<Replayed> 
             exact: end.is_some(),
             last: next.is_none(),
         });
-        if end.is_none() && this.bytes < declared {
-            replay.note(this.number, "the file was cut");
+        let short = match this.header {
+            _ if end.is_some() => None,
+            Some(_) => (this.bytes < declared).then_some("the file was cut"),
+            None => Some("its header is damaged: nothing tells how long it should be"),
+        };
+        if let Some(what) = short {
+            replay.note(this.number, what);
             replay.doubt_all(false);
         }
     }

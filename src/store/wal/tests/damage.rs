@@ -4,6 +4,7 @@
 use super::{DIR, G1, G2, all, append, at, entry, long, open, run, try_open};
 use crate::env::OpenMode;
 use crate::env::sim::{self, SimDisk};
+use crate::store::wal::format::SegmentHeader;
 use crate::store::wal::{LogEntry, Wal};
 use crate::types::{GroupId, LogIndex};
 use bytes::Bytes;
@@ -251,10 +252,9 @@ fn a_log_cut_anywhere_is_doubtful() {
             let disk = copy(&built);
             assert!(disk.truncate(&segment(1), len));
             let what = format!("cut at {len} of {end}");
-            let Some(wal) = opened(&disk, &what).await else {
-                assert!(len < 64, "{what}");
-                continue;
-            };
+            let wal = opened(&disk, &what)
+                .await
+                .expect("the salt's copy is whole");
             for group in [G1, G2] {
                 assert!(wal.state(group).doubtful_tail, "{what}");
             }
@@ -309,6 +309,109 @@ fn a_whole_lost_sector_is_noticed() {
                 }
             }
             check_twice(disk, &format!("sector {sector}")).await;
+        }
+    });
+}
+
+fn salt() -> PathBuf {
+    PathBuf::from(format!("{DIR}/salt"))
+}
+
+/// Both headers of a segment get a flipped bit.
+fn lose_headers(disk: &SimDisk, number: u64) {
+    for header in [0, 512] {
+        assert!(disk.flip_bit(&segment(number), header + 30, 2));
+    }
+}
+
+#[test]
+fn a_log_that_lost_all_headers_is_read_with_the_copy_of_its_salt() {
+    run(async {
+        let built = build(true).await;
+        let disk = copy(&built);
+        lose_headers(&disk, 1);
+        assert!(check_twice(disk, "no header").await);
+        let disk = copy(&built);
+        lose_headers(&disk, 1);
+        let wal = opened(&disk, "no header").await.unwrap();
+        // How long the file should be is not known.
+        assert!([G1, G2].iter().all(|g| wal.state(*g).doubtful_tail));
+        assert_eq!(wal.damaged(), []);
+        for group in [G1, G2] {
+            assert_eq!(all(&wal, group).await.unwrap(), expected(group));
+        }
+    });
+}
+
+#[test]
+fn a_damaged_copy_of_the_salt_is_made_again() {
+    run(async {
+        let built = build(true).await;
+        let whole = built.contents(&salt()).unwrap();
+        for byte in 0..whole.len() as u64 {
+            let disk = copy(&built);
+            disk.flip_bit(&salt(), byte, 5);
+            let wal = opened(&disk, "damaged salt").await.unwrap();
+            check(&wal, "damaged salt").await;
+            assert_eq!(disk.kill().contents(&salt()).unwrap(), whole);
+        }
+        let disk = copy(&built);
+        disk.flip_bit(&salt(), 9, 5);
+        lose_headers(&disk, 1);
+        refused(&disk, "the headers of all 1 segments").await;
+    });
+}
+
+async fn refused(disk: &SimDisk, what: &str) {
+    let Err(error) = try_open(disk).await else {
+        panic!("opened, not: {what}");
+    };
+    assert!(error.message.contains(what), "{error}");
+}
+
+#[test]
+fn a_log_whose_segments_are_gone_is_refused() {
+    run(async {
+        let disk = copy(&build(true).await);
+        let (env, _) = sim::env_on(5, disk.clone());
+        env.disk.remove(&segment(1)).await.unwrap();
+        refused(&disk, "all segments of the log are missing").await;
+        env.disk.remove(&salt()).await.unwrap();
+        assert!(opened(&disk, "nothing is left").await.is_some());
+    });
+}
+
+#[test]
+fn parts_of_another_log_are_refused() {
+    run(async {
+        let built = build(true).await;
+        let other = SimDisk::new(6);
+        let (env, _) = sim::env_on(2, other.clone());
+        let log = Wal::open_with(env, Path::new(DIR), super::options());
+        drop(log.await.unwrap());
+        for (path, what) in [
+            (salt(), "the salt is another log's"),
+            (segment(2), "this segment is another log's"),
+        ] {
+            let disk = copy(&built);
+            let (env, _) = sim::env_on(5, disk.clone());
+            if disk.contents(&path).is_some() {
+                env.disk.remove(&path).await.unwrap();
+            }
+            let file = env.disk.open(&path, OpenMode::CreateNew).await.unwrap();
+            let from = if path == salt() { salt() } else { segment(1) };
+            let mut bytes = other.contents(&from).unwrap().to_vec();
+            if path == segment(2) {
+                // As the second of its log would be.
+                let header = SegmentHeader::decode(&bytes).unwrap().unwrap();
+                let second = SegmentHeader {
+                    number: 2,
+                    ..header
+                };
+                bytes.splice(..1_024, second.encode());
+            }
+            file.write_sync(0, vec![bytes.into()]).await.unwrap();
+            refused(&disk, what).await;
         }
     });
 }
