@@ -149,7 +149,7 @@ fn a_majority_serves_and_a_minority_refuses() {
     // Later it lets no new client in at all, and says why.
     until(Duration::from_secs(30), "the reason is told", || {
         let said = cluster.dfs_at(0, &["--timeout", "2s", "ls", "/"]).fails(6);
-        said.contains("hears nothing of the cluster's root group")
+        said.contains("no quorum: this node hears nothing of the cluster's root group")
     });
     cluster.run(2);
     until(Duration::from_secs(10), "a majority serves again", || {

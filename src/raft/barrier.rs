@@ -84,7 +84,7 @@ async fn ask(raft: &Raft<Types, Machine>, asking: &Asking) -> Result<()> {
             refusal::not_leader(&leader)
         }
         RaftError::APIError(LinearizableReadError::QuorumNotEnough(quorum)) => {
-            Error::unavailable(format!("no majority of the group answers ({quorum})"))
+            refusal::no_quorum(&quorum)
         }
         RaftError::Fatal(fatal) => refusal::fatal(&fatal),
     })?;

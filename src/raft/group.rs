@@ -196,7 +196,7 @@ impl RaftGroup {
         match timeout(limits::REQUEST_TIMEOUT, self.write(command)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::unavailable(format!(
-                "the entry was not applied within {:?} (no majority of the group answers)",
+                "no quorum (the entry was not applied within {:?})",
                 limits::REQUEST_TIMEOUT
             ))
             .unknown_outcome()),

@@ -3,14 +3,16 @@
 use super::kinds::Types;
 use crate::error::{Code, Error};
 use openraft::errors::{
-    ChangeMembershipError, ClientWriteError, Fatal, ForwardReason, ForwardToLeader, RaftError,
+    ChangeMembershipError, ClientWriteError, Fatal, ForwardReason, ForwardToLeader, QuorumNotEnough,
+    RaftError,
 };
 
 /// Not the leader, or one that may not lead now; nothing was done.
 pub(super) fn not_leader(forward: &ForwardToLeader<Types>) -> Error {
     match (forward.reason, forward.leader_id, forward.leader_node) {
         (ForwardReason::LeaseExpired, ..) => {
-            Error::unavailable("the leader has not heard from a majority of the group for a while")
+            let why = "the leader has not heard from a majority of the group for a while";
+            Error::unavailable(format!("no quorum ({why})"))
         }
         (_, Some(replica), Some(host)) => Error::new(
             Code::Redirect,
@@ -22,6 +24,16 @@ pub(super) fn not_leader(forward: &ForwardToLeader<Types>) -> Error {
         ),
         (_, None, _) => Error::new(Code::Redirect, "not the leader (none is known)"),
     }
+}
+
+/// A read was not confirmed by a majority; it was not answered.
+pub(super) fn no_quorum(found: &QuorumNotEnough<Types>) -> Error {
+    let answered = match found.got.len() {
+        0 => "no voter of the group answers".to_owned(),
+        1 => "only 1 voter of the group answers".to_owned(),
+        n => format!("only {n} voters of the group answer"),
+    };
+    Error::unavailable(format!("no quorum ({answered})"))
 }
 
 /// A leader refused because no majority has confirmed it of late; nothing was done.
