@@ -108,7 +108,7 @@ impl Door {
                 None => None,
             };
             if let Some(known) = known {
-                self.note(&format!("{id} {known:?}"));
+                self.note(&format!("{id} {known:?} {}", err.trim()));
                 return known;
             }
             self.again += 1;
