@@ -248,3 +248,24 @@ async fn a_slow_upload_keeps_its_reservation() {
             .any(|key| key.starts_with(&uploads))
     );
 }
+
+/// Whoever sends a put again does not know whether the one before is still under way: wherever
+/// that one is executed, both are told of the one version.
+#[tokio::test(start_paused = true)]
+async fn a_put_under_one_id_is_done_once_wherever_the_run_before_is() {
+    let data = bytes(3 * CHUNK, 1);
+    for delay in (0..60).map(|step| Duration::from_micros(step * 500)) {
+        let cluster = TestCluster::new(3);
+        let (one, two) = (cluster.client(None).await, cluster.client(None).await);
+        let options = given("again");
+        let later = async {
+            tokio::time::sleep(delay).await;
+            put(&two, &data, "/d/f", &options).await
+        };
+        let (first, second) = tokio::join!(put(&one, &data, "/d/f", &options), later);
+        for done in [first, second] {
+            let done = done.unwrap_or_else(|e| panic!("{delay:?} later: {e}"));
+            assert_eq!(done.version, FileVersion(1), "{delay:?} later");
+        }
+    }
+}

@@ -292,7 +292,8 @@ impl Node {
                     return Err(Refusal::Denied(why));
                 }
                 if !self.is_trusted() {
-                    let why = "no quorum: this node hears nothing of the cluster's root group just now";
+                    let why =
+                        "no quorum: this node hears nothing of the cluster's root group just now";
                     return Err(Refusal::NotNow(why.into()));
                 }
                 Ok(())

@@ -3,8 +3,8 @@
 use super::kinds::Types;
 use crate::error::{Code, Error};
 use openraft::errors::{
-    ChangeMembershipError, ClientWriteError, Fatal, ForwardReason, ForwardToLeader, QuorumNotEnough,
-    RaftError,
+    ChangeMembershipError, ClientWriteError, Fatal, ForwardReason, ForwardToLeader,
+    QuorumNotEnough, RaftError,
 };
 
 /// Not the leader, or one that may not lead now; nothing was done.

@@ -35,6 +35,29 @@ impl Client {
         progress: &dyn Progress,
         resume: Option<Resume>,
     ) -> Result<PutReport> {
+        let done = self.try_put(target, source, window, progress, resume).await;
+        let Err(error) = done else {
+            return done;
+        };
+        if !is_passing(&error) {
+            // An earlier run of this put, whose end nobody heard, may have been executed since
+            // this one looked: then its file is what is in the way, or its upload what is gone.
+            let before = self.done_before(&target.path, &target.ids, &target.step);
+            if let Some(report) = before.await? {
+                return Ok(report);
+            }
+        }
+        Err(error)
+    }
+
+    async fn try_put(
+        &self,
+        target: &Target,
+        source: Source<'_>,
+        window: &Window,
+        progress: &dyn Progress,
+        resume: Option<Resume>,
+    ) -> Result<PutReport> {
         let begin = self.begin(target, resume, progress);
         let ((), begun) = tokio::join!(self.foresee(source.again()), begin);
         let (mut begun, mut resume) = begun?;

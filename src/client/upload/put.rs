@@ -158,14 +158,8 @@ impl Client {
         options: &PutOptions,
         step: &str,
     ) -> Result<Result<Target, PutReport>> {
-        if let OpIds::Given(id) = &options.op {
-            let id_of_step = OpId::named(id, step)?;
-            let state = self.op_state(self.shard_of(path), id_of_step).await?;
-            if let OpState::Applied(outcomes) = state {
-                let first = outcomes.into_iter().next();
-                let done = first.ok_or_else(|| crate::client::core::odd("an outcome"))??;
-                return Ok(Err(self.report_of_before(path, done, id).await?));
-            }
+        if let Some(report) = self.done_before(path, &options.op, step).await? {
+            return Ok(Err(report));
         }
         let precondition = match options.overwrite {
             Overwrite::IfAbsent => Precondition::Absent,
@@ -183,6 +177,26 @@ impl Client {
             ids: options.op.clone(),
             step: step.to_owned(),
         }))
+    }
+
+    /// What the same put under the same given id did, if it was executed.
+    pub(super) async fn done_before(
+        &self,
+        path: &DfsPath,
+        ids: &OpIds,
+        step: &str,
+    ) -> Result<Option<PutReport>> {
+        let OpIds::Given(id) = ids else {
+            return Ok(None);
+        };
+        let id_of_step = OpId::named(id, step)?;
+        let state = self.op_state(self.shard_of(path), id_of_step).await?;
+        let OpState::Applied(outcomes) = state else {
+            return Ok(None);
+        };
+        let first = outcomes.into_iter().next();
+        let done = first.ok_or_else(|| crate::client::core::odd("an outcome"))??;
+        self.report_of_before(path, done, id).await.map(Some)
     }
 
     async fn report_of_before(&self, path: &DfsPath, done: Done, id: &str) -> Result<PutReport> {

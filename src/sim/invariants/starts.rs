@@ -16,7 +16,9 @@ pub fn check(run: &mut Run) {
         if corrupt && run.rotten.contains(node) && *made {
             // Only one node is ever damaged, and the others have everything it needs; but it can
             // read nothing of a log whose salt is damaged at all three places.
-            let unsalted = error.message.contains("and the copy of the salt are damaged");
+            let unsalted = error
+                .message
+                .contains("and the copy of the salt are damaged");
             if !unsalted {
                 let text = format!("node {node} is not mended: {error}");
                 run.violations.push(text);
