@@ -45,11 +45,14 @@ pub enum Code {
     Busy,
     /// Not the leader of that shard, or the route is old; not executed. Never shown.
     Redirect,
+    /// Too few nodes have a chunk that the request refers to; not executed. The client sends what
+    /// is missing again; shown as `unavailable` if it lasts.
+    NotStored,
 }
 
 impl Code {
     /// Exit status of the process, JSON name. The only place where they are tied together.
-    const TABLE: [(Code, u8, &'static str); 15] = [
+    const TABLE: [(Code, u8, &'static str); 16] = [
         (Code::Failed, 1, "failed"),
         (Code::Usage, 2, "usage"),
         (Code::NotFound, 3, "not_found"),
@@ -65,6 +68,7 @@ impl Code {
         (Code::Interrupted, 130, "interrupted"),
         (Code::Busy, 6, "unavailable"),
         (Code::Redirect, 6, "unavailable"),
+        (Code::NotStored, 6, "unavailable"),
     ];
 
     fn row(self) -> (Code, u8, &'static str) {

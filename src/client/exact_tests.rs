@@ -269,3 +269,48 @@ async fn a_put_under_one_id_is_done_once_wherever_the_run_before_is() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn chunks_that_are_lost_before_the_commit_are_sent_again() {
+    let node = TestCluster::one();
+    let dir = tempfile::tempdir().unwrap();
+    let client = node.client(Some(dir.path().join("state"))).await;
+    let (data, local) = (bytes(5 * CHUNK, 2), dir.path().join("local"));
+    std::fs::write(&local, &data).unwrap();
+    node.faults(|faults| faults.chunks_lost = 3);
+    let options = PutOptions::default();
+    let put = client.put_file(&local, path("/d/f"), &options, &NoProgress);
+    let report = put.await.unwrap();
+    assert_eq!(report.version, FileVersion(1));
+    assert_eq!((report.sent_bytes, report.reused_bytes), (8 * CHUNK, 0));
+    let options = GetOptions::default();
+    assert_eq!(cat(&client, "/d/f", &options).await.unwrap(), data);
+
+    // Nobody can send again what came out of a pipe.
+    node.faults(|faults| faults.chunks_lost = 1);
+    let options = PutOptions::default();
+    let mut pipe = &data[..];
+    let put = client.put_reader(&mut pipe, path("/d/g"), &options, &NoProgress);
+    let error = put.await.unwrap_err();
+    assert_eq!(error.code, Code::Unavailable);
+    assert!(cat(&client, "/d/g", &GetOptions::default()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_that_goes_on_sends_what_was_lost_meanwhile() {
+    let node = TestCluster::one();
+    let dir = tempfile::tempdir().unwrap();
+    let client = node.client(Some(dir.path().join("state"))).await;
+    let (data, local) = (bytes(20 * CHUNK, 3), dir.path().join("local"));
+    std::fs::write(&local, &data).unwrap();
+    node.faults(|faults| faults.chunks_until_down = Some(10));
+    let options = PutOptions::default();
+    let put = client.put_file(&local, path("/d/f"), &options, &NoProgress);
+    assert_eq!(put.await.unwrap_err().code, Code::Unavailable);
+    node.faults(|faults| faults.chunks_until_down = None);
+    node.state().chunks().clear();
+    let put = client.put_file(&local, path("/d/f"), &options, &NoProgress);
+    assert_eq!(put.await.unwrap().sent_bytes, 20 * CHUNK);
+    let options = GetOptions::default();
+    assert_eq!(cat(&client, "/d/f", &options).await.unwrap(), data);
+}

@@ -253,6 +253,11 @@ pub(super) fn calls() -> Vec<Vec<u8>> {
             hashes: vec![(hash, Mac([1; 16]))],
             ack: Ack::All,
         },
+        Call::Stored {
+            ticket: ticket(),
+            hashes: vec![hash],
+            ack: Ack::One,
+        },
         Call::PutChunk {
             ticket: ticket(),
             hash,

@@ -56,11 +56,7 @@ impl Node {
         ack: Ack,
         stream: &mut Stream,
     ) -> Result<u32> {
-        self.tickets
-            .check(ticket, &caller.user, self.ticket_time())?;
-        if !matches!(ticket.right, TicketRight::Write { .. }) {
-            return Err(Error::new(Code::Denied, "the ticket is not for writing"));
-        }
+        self.must_be_for_writing(caller, ticket)?;
         let view = self.views.now();
         let holders = view.holders(&hash);
         if !holders.contains(&self.id) {
@@ -119,6 +115,17 @@ impl Node {
         let needed = ack.needed(holders.len());
         let stored = self.gather(hash, usize::from(here), forwards, needed, None);
         stored.await.map(drop)
+    }
+
+    pub(super) fn must_be_for_writing(&self, caller: &Caller, ticket: &Ticket) -> Result<()> {
+        self.tickets
+            .check(ticket, &caller.user, self.ticket_time())?;
+        match ticket.right {
+            TicketRight::Write { .. } => Ok(()),
+            TicketRight::Read { .. } => {
+                Err(Error::new(Code::Denied, "the ticket is not for writing"))
+            }
+        }
     }
 
     /// Takes a chunk that another node passes on, or copies.

@@ -325,8 +325,7 @@ impl Node {
     /// before; `None` where it refers to none.
     ///
     /// # Errors
-    /// `conflict` when one is not stored: the request would make a file that cannot be read;
-    /// `unavailable` when too few holders answer. A request that was answered before passes: it
+    /// `not_stored` when one is on too few nodes; `unavailable` when no holder answers. A request that was answered before passes: it
     /// refers to nothing any more.
     pub(super) async fn hold_references(
         self: &Arc<Self>,
@@ -356,14 +355,16 @@ impl Node {
             return Ok(Some(since));
         }
         let (hash, held) = (wanted[at].0, held[at]);
-        if held.copies + held.silent == 0 && !self.is_with_replacements(hash).await {
-            let error = Error::new(Code::Conflict, format!("chunk {hash} is not stored"));
-            return Err(error.hint("put the file again"));
-        }
         self.repairs.now();
         let (copies, needed) = (held.copies, ack.needed(held.holders));
-        let why = format!("chunk {hash} is on {copies} of {needed} nodes");
-        Err(Error::unavailable(why).hint("try again"))
+        let is_gone = copies + held.silent == 0
+            && !self.views.now().misses_owner(&hash)
+            && !self.is_with_replacements(hash).await;
+        let why = match is_gone {
+            true => format!("chunk {hash} is not stored"),
+            false => format!("chunk {hash} is on {copies} of {needed} nodes"),
+        };
+        Err(Error::new(Code::NotStored, why).hint("put the file again"))
     }
 }
 

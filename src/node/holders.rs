@@ -50,6 +50,12 @@ impl View {
         others.copied().collect()
     }
 
+    /// True if an owner of the chunk is down: it may have the only copy.
+    pub fn misses_owner(&self, hash: &ChunkHash) -> bool {
+        let owners = self.rings.newest().owners(hash, COPIES);
+        owners.iter().any(|node| self.is_down(*node))
+    }
+
     pub fn newest_epoch(&self) -> Epoch {
         self.rings.newest().epoch()
     }
@@ -160,9 +166,7 @@ impl Node {
         let missing = lacking.into_iter().filter(|(at, _)| counts[*at].copies > 0);
         self.repairs.missed(missing.map(|(_, node)| node));
         match first_error {
-            Some(error) if counts.iter().all(|held| held.copies == 0) && !counts.is_empty() => {
-                Err(error)
-            }
+            Some(error) if counts.iter().all(|held| held.silent == held.holders) => Err(error),
             _ => Ok(counts),
         }
     }
@@ -221,12 +225,33 @@ impl Node {
             )));
         }
         let now = self.ticket_time();
-        let mut wanted = Vec::with_capacity(hashes.len());
-        for (hash, mac) in hashes {
+        for (hash, mac) in &hashes {
             self.tickets
-                .check_chunk(ticket, &caller.user, &hash, mac, now)?;
-            wanted.push((hash, None));
+                .check_chunk(ticket, &caller.user, hash, *mac, now)?;
         }
+        let hashes = hashes.into_iter().map(|(hash, _)| hash);
+        self.held_enough(hashes, ack).await
+    }
+
+    /// The same for a user who was to send them for an upload. It tells no more than a commit that
+    /// refers to them would.
+    pub(super) async fn stored(
+        self: &Arc<Self>,
+        caller: &Caller,
+        ticket: &Ticket,
+        hashes: Vec<ChunkHash>,
+        ack: Ack,
+    ) -> Result<Answer> {
+        self.must_be_for_writing(caller, ticket)?;
+        self.held_enough(hashes, ack).await
+    }
+
+    async fn held_enough(
+        self: &Arc<Self>,
+        hashes: impl IntoIterator<Item = ChunkHash>,
+        ack: Ack,
+    ) -> Result<Answer> {
+        let wanted: Vec<_> = hashes.into_iter().map(|hash| (hash, None)).collect();
         let held = self.hold_everywhere(&wanted, Look::Read, Some(ack)).await?;
         let enough = held.into_iter().map(|held| held.is_enough(ack));
         Ok(Answer::Pinned(enough.collect()))

@@ -217,6 +217,11 @@ impl Node {
                 hashes,
                 ack,
             } => Box::pin(self.pin(caller, &ticket, hashes, ack)).await,
+            Call::Stored {
+                ticket,
+                hashes,
+                ack,
+            } => Box::pin(self.stored(caller, &ticket, hashes, ack)).await,
             Call::Status => Box::pin(self.status()).await.map(Answer::Status),
             Call::Fsck { path, chunks } => {
                 caller.must_be_admin("check the cluster")?;

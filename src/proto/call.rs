@@ -127,6 +127,14 @@ pub enum Call {
     },
     /// What only administrators may ask for.
     Admin(AdminCall),
+    /// Asks whether as many owners as `ack` wants have chunks that were sent for this upload, and
+    /// keeps them there for a while. Answered with [`Answer::Pinned`].
+    Stored {
+        ticket: Ticket,
+        #[serde(deserialize_with = "codec::at_most::<_, _, HAVE_HASHES_MAX>")]
+        hashes: Vec<ChunkHash>,
+        ack: Ack,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

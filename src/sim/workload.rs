@@ -296,7 +296,7 @@ impl Worker {
             return Outcome::Unknown;
         }
         match error.code {
-            Code::Conflict
+            Code::Unavailable
                 if error.message.contains("is not stored") && !self.recorder.had_damage() =>
             {
                 // The grace of chunks is longer than any request is tried.

@@ -7,7 +7,7 @@ use crate::proto::{
     AdminAnswer, Answer, Call, ChunkLocation, NodeAddress, Resolved, RouteView, Ticket,
     TicketRight, WhoAmI,
 };
-use crate::shard::command::Request;
+use crate::shard::command::{Op, Request};
 use crate::shard::read::{self, ListQuery, Listing};
 use crate::shard::records::Outcome;
 use crate::shard::{Batch, apply};
@@ -88,11 +88,12 @@ impl State {
             }
             Call::Pin { hashes, ack, .. } => {
                 self.counts.acks.push(ack);
-                let here = |(hash, _): &(ChunkHash, Mac)| {
-                    let has = |node: &NodeId| self.nodes[node].chunks.contains_key(hash);
-                    self.owners(hash).iter().any(has)
-                };
-                Answer::Pinned(hashes.iter().map(here).collect())
+                let here = hashes.iter().map(|(hash, _)| self.is_stored(hash));
+                Answer::Pinned(here.collect())
+            }
+            Call::Stored { hashes, .. } => {
+                let here = hashes.iter().map(|hash| self.is_stored(hash));
+                Answer::Pinned(here.collect())
             }
             Call::Owners { hashes } => Answer::Owners {
                 owners: hashes.iter().map(|hash| self.owners(hash)).collect(),
@@ -111,9 +112,11 @@ impl State {
     /// Sends away what this node is not to be asked.
     fn check_place(&self, node: NodeId, call: &Call) -> Result<()> {
         let level = match call {
-            Call::Hello { .. } | Call::Owners { .. } | Call::Pin { .. } | Call::Admin(_) => {
-                return Ok(());
-            }
+            Call::Hello { .. }
+            | Call::Owners { .. }
+            | Call::Pin { .. }
+            | Call::Stored { .. }
+            | Call::Admin(_) => return Ok(()),
             Call::Stat { level, .. }
             | Call::StatMany { level, .. }
             | Call::List { level, .. }
@@ -172,6 +175,7 @@ impl State {
         let mut request: Request = codec::decode(request)?;
         request.user = USER.into();
         request.group = "staff".into();
+        self.hold_references(&request.ops)?;
         self.shard.time += 1;
         let outcomes = self.apply(request);
         if self.faults.lost_replies > 0 {
@@ -183,6 +187,29 @@ impl State {
             time: ShardTime(self.shard.time),
             tickets: Vec::new(),
         })
+    }
+
+    fn hold_references(&mut self, ops: &[Op]) -> Result<()> {
+        for op in ops {
+            let (Op::Stage { chunks, .. } | Op::Commit { tail: chunks, .. }) = op else {
+                continue;
+            };
+            if let Some(chunk) = chunks.last().filter(|_| self.faults.chunks_lost > 0) {
+                self.faults.chunks_lost -= 1;
+                for node in self.nodes.values_mut() {
+                    node.chunks.remove(&chunk.hash);
+                }
+            }
+            if !chunks.iter().all(|chunk| self.is_stored(&chunk.hash)) {
+                return Err(Error::new(Code::NotStored, "a chunk is on 0 of 1 nodes"));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_stored(&self, hash: &ChunkHash) -> bool {
+        let has = |node: &NodeId| self.nodes[node].chunks.contains_key(hash);
+        self.owners(hash).iter().any(has)
     }
 
     /// Without the check of all records, which the shard's own tests do after each command.

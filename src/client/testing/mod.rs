@@ -29,6 +29,8 @@ pub(crate) struct Faults {
     pub(crate) busy: u32,
     /// Chunk streams (either way) that end in the middle.
     pub(crate) cut_streams: u32,
+    /// Changes that refer to chunks before which one of these is lost on all nodes.
+    pub(crate) chunks_lost: u32,
     /// Chunks given with a flipped bit.
     pub(crate) flipped: u32,
     /// The node finds damage behind so many bytes of any chunk: it breaks the stream off, or says

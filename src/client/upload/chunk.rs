@@ -68,6 +68,30 @@ impl Begun<'_> {
         Ok(true)
     }
 
+    /// True if as many owners as the put wants have a chunk that went to them before.
+    pub(super) async fn is_stored(&self, hash: ChunkHash) -> Result<bool> {
+        let ticket = self.ticket().await?;
+        match self.ask_stored(&ticket, hash).await {
+            Err(error) if error.code == Code::Denied => {
+                let fresh = self.ticket_after(&ticket).await?;
+                self.ask_stored(&fresh, hash).await
+            }
+            told => told,
+        }
+    }
+
+    async fn ask_stored(&self, ticket: &Ticket, hash: ChunkHash) -> Result<bool> {
+        let call = Call::Stored {
+            ticket: ticket.clone(),
+            hashes: vec![hash],
+            ack: self.target.ack,
+        };
+        match self.client.ask(To::Any, &call).await? {
+            Answer::Pinned(there) if there.len() == 1 => Ok(there[0]),
+            _ => Err(odd("which chunks are there")),
+        }
+    }
+
     async fn send(
         &self,
         ticket: &Ticket,

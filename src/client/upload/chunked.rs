@@ -4,21 +4,25 @@
 use super::begun::Begun;
 use super::put::{Target, report};
 use super::resume::{Header, ResumeState};
-use super::stream::{Source, Transfer};
+use super::stream::{Moved, Source, Transfer};
 use crate::client::core::{Client, is_passing};
 use crate::client::local::LocalFile;
 use crate::client::manifest::size_max;
 use crate::client::options::PutOptions;
 use crate::client::progress::Progress;
 use crate::client::report::PutReport;
+use crate::client::retry::{Pace, Retry};
 use crate::client::window::Window;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::limits::MIB;
 use crate::types::ChunkHash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Files up to this size are read for it, and read again (from memory) to be sent.
 const FORESEEN_BYTES_MAX: u64 = MIB;
+/// Runs through a content that each sent something again.
+const ROUNDS_MAX: u32 = 32;
 
 /// An open state file, and what an earlier run left in it.
 pub(super) struct Resume {
@@ -106,14 +110,49 @@ impl Client {
         }
     }
 
-    /// Moves the content under a reservation, which is kept meanwhile, and commits it.
+    /// Moves the content under a reservation and commits it. What too few nodes have when it is to
+    /// be referred to, because some were lost or had too few beside them, goes there again.
     async fn fill(
         &self,
         begun: &Begun<'_>,
-        source: Source<'_>,
+        mut source: Source<'_>,
         (window, progress): (&Window, &dyn Progress),
         resume: Option<&Arc<ResumeState>>,
     ) -> Result<PutReport> {
+        let timeout = self.core.timeout;
+        let mut retry: Option<Retry> = None;
+        let (sent, mut sent_before) = (AtomicU64::new(0), 0);
+        loop {
+            let again = source.again();
+            let transfer = Transfer {
+                begun,
+                window,
+                progress,
+                resume,
+                again: retry.is_some(),
+                sent: &sent,
+            };
+            let cause = match self.fill_once(&transfer, source).await {
+                Err(error) if error.code == Code::NotStored => error,
+                done => return done,
+            };
+            source = again.ok_or_else(|| lasted(cause.clone()))?;
+            let retry = retry.get_or_insert_with(|| Retry::within(timeout));
+            let sent_now = sent.load(Ordering::Relaxed);
+            if sent_now > std::mem::replace(&mut sent_before, sent_now) {
+                retry.progressed(timeout);
+            }
+            if retry.failures >= ROUNDS_MAX {
+                return Err(lasted(cause));
+            }
+            let paused = retry.pause(&*self.core.env.rng, cause, Pace::Usual);
+            paused.await.map_err(lasted)?;
+        }
+    }
+
+    /// One run of it; the reservation is kept meanwhile.
+    async fn fill_once(&self, transfer: &Transfer<'_>, source: Source<'_>) -> Result<PutReport> {
+        let begun = transfer.begun;
         let file = match &source {
             Source::File(file) => Some(Arc::clone(file)),
             _ => None,
@@ -123,13 +162,7 @@ impl Client {
         {
             return Err(Error::usage("the file is too large for its chunk size"));
         }
-        let transfer = Transfer {
-            begun,
-            window,
-            progress,
-            resume,
-        };
-        let (manifest, moved) = tokio::select! {
+        let manifest = tokio::select! {
             biased;
             done = transfer.run(source) => done?,
             never = begun.keep() => match never {},
@@ -139,6 +172,11 @@ impl Client {
             checked.await?;
         }
         let sent = begun.commit(&manifest).await?;
+        let sent_bytes = transfer.sent.load(Ordering::Relaxed);
+        let moved = Moved {
+            sent_bytes,
+            reused_bytes: manifest.size.saturating_sub(sent_bytes),
+        };
         report(begun.target, sent, &manifest, &moved)
     }
 
@@ -246,6 +284,14 @@ impl Client {
             Ok(resume)
         });
         noted(opened.await, progress).flatten()
+    }
+}
+
+/// What a user sees of chunks that stayed on too few nodes.
+fn lasted(error: Error) -> Error {
+    Error {
+        code: Code::Unavailable,
+        ..error
     }
 }
 

@@ -9,11 +9,13 @@ use crate::client::progress::Progress;
 use crate::client::tree_hash::{PIECE_BYTES, PartHash, PartHasher};
 use crate::client::window::Window;
 use crate::error::{Error, Result};
+use crate::types::ChunkHash;
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::SemaphorePermit;
 
@@ -75,7 +77,6 @@ struct Placed {
     len: u32,
     /// Kept only where the whole hash needs them in order.
     bytes: Bytes,
-    sent: bool,
 }
 
 /// What the parts of one transfer share.
@@ -84,11 +85,15 @@ pub(super) struct Transfer<'a> {
     pub(super) window: &'a Window,
     pub(super) progress: &'a dyn Progress,
     pub(super) resume: Option<&'a Arc<ResumeState>>,
+    /// Not the first run of this transfer: chunks went before and may be there.
+    pub(super) again: bool,
+    /// Bytes that were sent, in all runs.
+    pub(super) sent: &'a AtomicU64,
 }
 
 impl Transfer<'_> {
     /// Moves everything and hands over all full manifest pages.
-    pub(super) async fn run<'s>(&'s self, source: Source<'s>) -> Result<(Manifest, Moved)> {
+    pub(super) async fn run<'s>(&'s self, source: Source<'s>) -> Result<Manifest> {
         let chunk_bytes = self.begun.chunk_bytes;
         let mut builder = ManifestBuilder::new(chunk_bytes);
         let keep = builder.needs_bytes();
@@ -102,19 +107,14 @@ impl Transfer<'_> {
             .map(|load| self.place(load, file.clone(), keep))
             .buffered(at_once)
             .boxed();
-        let mut moved = Moved::default();
         while let Some(chunk) = placed.try_next().await? {
-            match chunk.sent {
-                true => moved.sent_bytes += u64::from(chunk.len),
-                false => moved.reused_bytes += u64::from(chunk.len),
-            }
             if let Some((page, refs)) = builder.add(&chunk.part, chunk.len, &chunk.bytes)? {
                 // Also where an earlier run did so: the shard compares, a state file may be of
                 // another content.
                 self.begun.stage(page, refs).await?;
             }
         }
-        Ok((builder.finish(), moved))
+        Ok(builder.finish())
     }
 
     fn loads<'s>(
@@ -219,39 +219,42 @@ impl Transfer<'_> {
                 (piece, bytes, part, permit)
             }
         };
-        let sent = self.place_bytes(piece, part.hash, bytes.clone()).await?;
+        self.place_bytes(piece, part.hash, bytes.clone()).await?;
         Ok(Placed {
             part,
             len: u32::try_from(piece.len).map_err(|_| Error::failed("a chunk over 4 GiB"))?,
             bytes: if keep { bytes } else { Bytes::new() },
-            sent,
         })
     }
 
-    /// True if the chunk had to be sent.
-    async fn place_bytes(
-        &self,
-        piece: Piece,
-        hash: crate::types::ChunkHash,
-        bytes: Bytes,
-    ) -> Result<bool> {
+    async fn place_bytes(&self, piece: Piece, hash: ChunkHash, bytes: Bytes) -> Result<()> {
         let env = &self.begun.client.core.env;
+        let mut went_before = self.again;
         if let Some(state) = self.resume {
             let state = Arc::clone(state);
             let marked = env.run_blocking(move || state.marked(piece.index)).await;
-            if marked == Some(hash) {
-                self.progress.advance(piece.len);
-                return Ok(false);
-            }
+            went_before |= marked == Some(hash);
         }
-        let advance = |bytes| self.progress.advance(bytes);
-        let sent = self.begun.place(hash, bytes, &advance).await?;
+        // What was told once is not told again.
+        let advance = |bytes| {
+            if !self.again {
+                self.progress.advance(bytes);
+            }
+        };
+        // Where it went may be lost since, or its time there may be over.
+        if went_before && self.begun.is_stored(hash).await? {
+            advance(piece.len);
+            return Ok(());
+        }
+        if self.begun.place(hash, bytes, &advance).await? {
+            self.sent.fetch_add(piece.len, Ordering::Relaxed);
+        }
         if let Some(state) = self.resume {
             let state = Arc::clone(state);
             let marked = env.run_blocking(move || state.mark(piece.index, &hash));
             marked.await?;
         }
-        Ok(sent)
+        Ok(())
     }
 }
 

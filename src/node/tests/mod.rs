@@ -7,6 +7,7 @@ mod direct;
 mod failed_sync;
 mod faults;
 mod image;
+mod lacking;
 mod log_end;
 mod order;
 mod picture;
