@@ -281,8 +281,8 @@ fn start_log(cli: &Cli) {
     let level = match (serving, cli.globals.quiet, cli.globals.verbose) {
         (true, true, _) => "warn",
         // openraft tells at `info` what only its authors want to know, and warns of each heartbeat to
-        // a node that is down.
-        (true, _, 0) => "info,openraft=error",
+        // a node that is down. That a message came for a replica that has ended is no error.
+        (true, _, 0) => "info,openraft=error,openraft::raft::raft_inner=off",
         (true, _, 1) => "dfs=debug,info",
         (false, true, _) => "off",
         (false, _, 0 | 1) => "error",

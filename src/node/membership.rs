@@ -23,21 +23,31 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 const CAUGHT_UP_ENTRIES: u64 = 1_000;
 /// A learner that has not moved for so long, on a node that is online, is made anew.
 const LEARNER_STUCK: Duration = Duration::from_secs(600);
+/// The same reason why a group's members stay as they are is logged again after so long.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// A replica that hears of no leader for so long asks whether it is still a member.
 const UNHEARD: Duration = Duration::from_secs(20);
 
 /// Looks after the groups until the process ends.
 pub(super) async fn run(node: Arc<Node>) {
     let mut asked_at: BTreeMap<GroupId, Duration> = BTreeMap::new();
+    let mut told: BTreeMap<GroupId, (Duration, String)> = BTreeMap::new();
     loop {
         tokio::time::sleep(LOOK).await;
         for (group, running) in node.groups.all() {
             if running.raft().is_leader() {
                 match node.look_after(group, running.raft()).await {
-                    Ok(()) => {}
+                    Ok(()) => drop(told.remove(&group)),
                     Err(error) if error.code.is_retryable() => {}
                     Err(error) => {
-                        tracing::warn!(%group, %error, "the group's members stay as they are");
+                        let (now, text) = (node.env.clock.now(), error.to_string());
+                        let is_known = told.get(&group).is_some_and(|(at, said)| {
+                            *said == text && now.saturating_sub(*at) < TOLD_AGAIN
+                        });
+                        if !is_known {
+                            tracing::warn!(%group, %error, "the group's members stay as they are");
+                            told.insert(group, (now, text));
+                        }
                     }
                 }
             } else if let Err(error) = node.doubt(group, &running, &mut asked_at).await {
