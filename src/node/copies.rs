@@ -58,7 +58,7 @@ impl Node {
     ) -> Result<u32> {
         self.must_be_for_writing(caller, ticket)?;
         let view = self.views.now();
-        let holders = view.holders(&hash);
+        let holders = self.holders(&view, &hash);
         if !holders.contains(&self.id) {
             let why = format!("chunk {hash} does not belong on node {}", self.id);
             return Err(Error::new(Code::Redirect, why));
@@ -92,7 +92,7 @@ impl Node {
     ) -> Result<()> {
         let len = u32::try_from(bytes.len()).map_err(|_| Error::usage("a chunk over 4 GiB"))?;
         let view = self.views.now();
-        let (holders, epoch) = (view.holders(&hash), view.newest_epoch());
+        let (holders, epoch) = (self.holders(&view, &hash), view.newest_epoch());
         if holders.is_empty() {
             return Err(Error::unavailable("no node holds chunks now"));
         }

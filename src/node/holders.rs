@@ -79,6 +79,16 @@ impl Held {
 }
 
 impl Node {
+    /// Who should hold a chunk, as far as this node may judge it: while it does not hear of the
+    /// root group, nobody counts as down for it. Else a node that was cut off would be content
+    /// with fewer copies the longer it is alone.
+    pub(super) fn holders(&self, view: &View, hash: &ChunkHash) -> Vec<NodeId> {
+        match self.is_trusted() {
+            true => view.holders(hash),
+            false => view.rings.newest().owners(hash, COPIES).to_vec(),
+        }
+    }
+
     /// Which of these chunks are here, for a node that is about to have them referred to: counts
     /// as their arrival (see `garbage`).
     pub(super) async fn hold_here(
@@ -121,7 +131,7 @@ impl Node {
         let mut asked: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
         let mut counts = Vec::with_capacity(wanted.len());
         for (at, (hash, _)) in wanted.iter().enumerate() {
-            let holders = view.holders(hash);
+            let holders = self.holders(&view, hash);
             counts.push(Held {
                 copies: 0,
                 holders: holders.len(),
