@@ -253,16 +253,29 @@ async fn a_slow_upload_keeps_its_reservation() {
 /// that one is executed, both are told of the one version.
 #[tokio::test(start_paused = true)]
 async fn a_put_under_one_id_is_done_once_wherever_the_run_before_is() {
-    let data = bytes(3 * CHUNK, 1);
+    // With its request, or in chunks.
+    for (size, overwrite) in [
+        (3 * CHUNK, Overwrite::IfAbsent),
+        (3 * CHUNK, Overwrite::Current),
+        (INLINE, Overwrite::Current),
+    ] {
+        put_twice(&bytes(size, 1), overwrite).await;
+    }
+}
+
+async fn put_twice(data: &[u8], overwrite: Overwrite) {
     for delay in (0..60).map(|step| Duration::from_micros(step * 500)) {
         let cluster = TestCluster::new(3);
         let (one, two) = (cluster.client(None).await, cluster.client(None).await);
-        let options = given("again");
+        let options = PutOptions {
+            overwrite,
+            ..given("again")
+        };
         let later = async {
             tokio::time::sleep(delay).await;
-            put(&two, &data, "/d/f", &options).await
+            put(&two, data, "/d/f", &options).await
         };
-        let (first, second) = tokio::join!(put(&one, &data, "/d/f", &options), later);
+        let (first, second) = tokio::join!(put(&one, data, "/d/f", &options), later);
         for done in [first, second] {
             let done = done.unwrap_or_else(|e| panic!("{delay:?} later: {e}"));
             assert_eq!(done.version, FileVersion(1), "{delay:?} later");

@@ -194,7 +194,8 @@ impl State {
             let (Op::Stage { chunks, .. } | Op::Commit { tail: chunks, .. }) = op else {
                 continue;
             };
-            if let Some(chunk) = chunks.last().filter(|_| self.faults.chunks_lost > 0) {
+            let last = chunks.last().filter(|chunk| self.is_stored(&chunk.hash));
+            if let Some(chunk) = last.filter(|_| self.faults.chunks_lost > 0) {
                 self.faults.chunks_lost -= 1;
                 for node in self.nodes.values_mut() {
                     node.chunks.remove(&chunk.hash);

@@ -10,6 +10,7 @@ use crate::client::core::{Client, odd};
 use crate::client::manifest::{Manifest, check_chunk_bytes};
 use crate::client::opid::given_upload;
 use crate::client::options::OpIds;
+use crate::client::retry::{Pace, Retry};
 use crate::client::send::Sent;
 use crate::error::{Code, Error, Result};
 use crate::proto::{Answer, Call, Ticket};
@@ -25,8 +26,20 @@ use tokio::sync::Mutex;
 
 /// How often a reservation is made to last longer; it lasts a day if nobody chose otherwise.
 const EXTEND_EVERY: Duration = Duration::from_secs(3_600);
+/// How long a request is sent again as it is when too few nodes have a chunk, before all chunks
+/// are asked for.
+const LACKING_MAX: Duration = Duration::from_secs(1);
 /// Uploads tried for a given id when the ones before are of a put that has ended.
 const UPLOADS_TRIED_MAX: u32 = 4;
+
+/// What to do when chunks that a request refers to are on too few nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lacking {
+    /// The caller sends them again, after a moment's wait.
+    SendAgain,
+    /// Nobody can: they may only be with nodes that are silent.
+    Wait,
+}
 
 /// A reservation in the shard, and what is needed to work under it.
 pub(super) struct Begun<'a> {
@@ -173,14 +186,20 @@ impl<'a> Begun<'a> {
     }
 
     /// Hands over one full manifest page. Handing it over twice does no harm.
-    pub(super) async fn stage(&self, page: u32, chunks: Vec<ChunkRef>) -> Result<()> {
+    pub(super) async fn stage(
+        &self,
+        page: u32,
+        chunks: Vec<ChunkRef>,
+        lacking: Lacking,
+    ) -> Result<()> {
         let op = Op::Stage {
             parent: self.parent,
             upload: self.upload,
             page,
             chunks,
         };
-        let staged = send_one(self.client, self.shard, op).await;
+        let staged = self.refer(op, &OpIds::Automatic, "", lacking).await;
+        let staged = staged.and_then(Sent::one);
         if staged.as_ref().is_err_and(|e| e.code == Code::Conflict) {
             self.foreign.store(true, Ordering::Relaxed);
         }
@@ -194,7 +213,7 @@ impl<'a> Begun<'a> {
     }
 
     /// Makes the content the next version.
-    pub(super) async fn commit(&self, manifest: &Manifest) -> Result<Sent> {
+    pub(super) async fn commit(&self, manifest: &Manifest, lacking: Lacking) -> Result<Sent> {
         let op = Op::Commit {
             parent: self.parent,
             upload: self.upload,
@@ -202,11 +221,29 @@ impl<'a> Begun<'a> {
             hash: manifest.hash,
             tail: manifest.tail.clone(),
         };
-        let (ids, step, ack) = (&self.target.ids, &self.target.step, self.target.ack);
-        let ops = vec![op];
-        self.client
-            .send_acked(self.shard, ops, ids, step, ack)
-            .await
+        let (ids, step) = (&self.target.ids, &self.target.step);
+        self.refer(op, ids, step, lacking).await
+    }
+
+    /// Sends what refers to chunks. Some may be lacking for a moment only, while an owner of
+    /// theirs is silent or still takes them.
+    async fn refer(&self, op: Op, ids: &OpIds, step: &str, lacking: Lacking) -> Result<Sent> {
+        let (client, ack) = (self.client, self.target.ack);
+        let patience = match lacking {
+            Lacking::SendAgain => LACKING_MAX.min(client.core.timeout),
+            Lacking::Wait => client.core.timeout,
+        };
+        let mut retry = Retry::within(patience);
+        loop {
+            let ops = vec![op.clone()];
+            match client.send_acked(self.shard, ops, ids, step, ack).await {
+                Err(error) if error.code == Code::NotStored => {
+                    let rng = &*client.core.env.rng;
+                    retry.pause(rng, error, Pace::Usual).await?;
+                }
+                sent => return sent,
+            }
+        }
     }
 
     /// Gives the reservation up. If that fails too, it expires by itself.

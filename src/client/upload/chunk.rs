@@ -71,10 +71,18 @@ impl Begun<'_> {
     /// True if as many owners as the put wants have a chunk that went to them before.
     pub(super) async fn is_stored(&self, hash: ChunkHash) -> Result<bool> {
         let ticket = self.ticket().await?;
-        match self.ask_stored(&ticket, hash).await {
+        let told = match self.ask_stored(&ticket, hash).await {
             Err(error) if error.code == Code::Denied => {
                 let fresh = self.ticket_after(&ticket).await?;
                 self.ask_stored(&fresh, hash).await
+            }
+            told => told,
+        };
+        match told {
+            Err(error) if !is_passing(&error) => {
+                // It can still be sent.
+                tracing::debug!(%error, %hash, "not known whether a chunk is stored");
+                Ok(false)
             }
             told => told,
         }

@@ -1,7 +1,8 @@
 //! Putting what is too large for one operation: reserved, moved in chunks, committed; continued
 //! where an earlier run of the same put was interrupted.
 
-use super::begun::Begun;
+use super::begun::{Begun, Lacking};
+use super::ledger::Ledger;
 use super::put::{Target, report};
 use super::resume::{Header, ResumeState};
 use super::stream::{Moved, Source, Transfer};
@@ -17,11 +18,10 @@ use crate::error::{Code, Error, Result};
 use crate::limits::MIB;
 use crate::types::ChunkHash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Files up to this size are read for it, and read again (from memory) to be sent.
 const FORESEEN_BYTES_MAX: u64 = MIB;
-/// Runs through a content that each sent something again.
+/// Runs through a content, each because chunks of it were lacking.
 const ROUNDS_MAX: u32 = 32;
 
 /// An open state file, and what an earlier run left in it.
@@ -40,18 +40,7 @@ impl Client {
         resume: Option<Resume>,
     ) -> Result<PutReport> {
         let done = self.try_put(target, source, window, progress, resume).await;
-        let Err(error) = done else {
-            return done;
-        };
-        if !is_passing(&error) {
-            // An earlier run of this put, whose end nobody heard, may have been executed since
-            // this one looked: then its file is what is in the way, or its upload what is gone.
-            let before = self.done_before(&target.path, &target.ids, &target.step);
-            if let Some(report) = before.await? {
-                return Ok(report);
-            }
-        }
-        Err(error)
+        self.or_done_before(target, done).await
     }
 
     async fn try_put(
@@ -67,7 +56,9 @@ impl Client {
         let (mut begun, mut resume) = begun?;
         let again = source.again();
         let parts = (window, progress);
-        let mut done = self.fill(&begun, source, parts, resume.as_ref()).await;
+        let ledger = Ledger::default();
+        let filled = self.fill(&begun, source, parts, resume.as_ref(), &ledger);
+        let mut done = filled.await;
         if begun.is_foreign()
             && let Some(source) = again
         {
@@ -75,7 +66,8 @@ impl Client {
             begun.abort().await;
             progress.note(&format!("{}: begins anew", target.path));
             (begun, resume) = self.begin_anew(target, resume, 1, progress).await?;
-            done = self.fill(&begun, source, parts, resume.as_ref()).await;
+            let filled = self.fill(&begun, source, parts, resume.as_ref(), &ledger);
+            done = filled.await;
         }
         let goes_on = resume.is_some();
         self.end(&begun, resume, &done).await;
@@ -118,10 +110,11 @@ impl Client {
         mut source: Source<'_>,
         (window, progress): (&Window, &dyn Progress),
         resume: Option<&Arc<ResumeState>>,
+        ledger: &Ledger,
     ) -> Result<PutReport> {
         let timeout = self.core.timeout;
         let mut retry: Option<Retry> = None;
-        let (sent, mut sent_before) = (AtomicU64::new(0), 0);
+        let mut sent_before = 0;
         loop {
             let again = source.again();
             let transfer = Transfer {
@@ -129,17 +122,20 @@ impl Client {
                 window,
                 progress,
                 resume,
-                again: retry.is_some(),
-                sent: &sent,
+                ledger,
+                lacking: match again {
+                    Some(_) => Lacking::SendAgain,
+                    None => Lacking::Wait,
+                },
             };
             let cause = match self.fill_once(&transfer, source).await {
                 Err(error) if error.code == Code::NotStored => error,
                 done => return done,
             };
-            source = again.ok_or_else(|| lasted(cause.clone()))?;
+            source = again.ok_or_else(|| lasted(cause.clone()).hint("put it again"))?;
             let retry = retry.get_or_insert_with(|| Retry::within(timeout));
-            let sent_now = sent.load(Ordering::Relaxed);
-            if sent_now > std::mem::replace(&mut sent_before, sent_now) {
+            let sent = ledger.sent_bytes();
+            if sent > std::mem::replace(&mut sent_before, sent) {
                 retry.progressed(timeout);
             }
             if retry.failures >= ROUNDS_MAX {
@@ -171,11 +167,10 @@ impl Client {
             let checked = self.core.env.run_blocking(move || file.check_unchanged());
             checked.await?;
         }
-        let sent = begun.commit(&manifest).await?;
-        let sent_bytes = transfer.sent.load(Ordering::Relaxed);
+        let sent = begun.commit(&manifest, transfer.lacking).await?;
         let moved = Moved {
-            sent_bytes,
-            reused_bytes: manifest.size.saturating_sub(sent_bytes),
+            sent_bytes: transfer.ledger.sent_bytes(),
+            reused_bytes: transfer.ledger.reused_bytes(manifest.size),
         };
         report(begun.target, sent, &manifest, &moved)
     }

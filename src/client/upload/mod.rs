@@ -12,6 +12,7 @@
 mod begun;
 mod chunk;
 mod chunked;
+mod ledger;
 mod put;
 mod resume;
 mod sending;

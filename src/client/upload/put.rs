@@ -2,7 +2,7 @@
 
 use super::stream::{Moved, Source, fill};
 use crate::client::changes::shown_id;
-use crate::client::core::Client;
+use crate::client::core::{Client, is_passing};
 use crate::client::local::{LocalFile, Opened};
 use crate::client::manifest::Manifest;
 use crate::client::opid::OpId;
@@ -199,19 +199,44 @@ impl Client {
         self.report_of_before(path, done, id).await.map(Some)
     }
 
-    async fn report_of_before(&self, path: &DfsPath, done: Done, id: &str) -> Result<PutReport> {
-        let versions = self.versions(path, ReadLevel::Linearizable).await;
-        let found = versions.ok().and_then(|versions| {
-            let mut versions = versions.into_iter();
-            versions.find(|view| view.attrs.version == done.version)
-        });
-        let Some(view) = found else {
-            return Err(Error::not_found(format!(
-                "this operation was done before (version {}), and that version is gone",
-                done.version
-            ))
-            .hint("use a new --op-id to put the file again"));
+    /// A put that was refused, unless an earlier run of it did it: one whose end nobody heard may
+    /// have been executed since this run asked, and then its file is what is in the way.
+    pub(super) async fn or_done_before(
+        &self,
+        target: &Target,
+        done: Result<PutReport>,
+    ) -> Result<PutReport> {
+        let Err(error) = done else {
+            return done;
         };
+        if is_passing(&error) || error.may_have_happened {
+            return Err(error);
+        }
+        let before = self.done_before(&target.path, &target.ids, &target.step);
+        before.await?.ok_or(error)
+    }
+
+    async fn report_of_before(&self, path: &DfsPath, done: Done, id: &str) -> Result<PutReport> {
+        let gone = || {
+            let version = done.version;
+            let what =
+                format!("this operation was done before (version {version}), and that is gone");
+            Error::not_found(what).hint("use a new --op-id to put the file again")
+        };
+        let or_gone = |error: Error| match error.code {
+            // Something else than a file is there now.
+            Code::NotFound | Code::Conflict => gone(),
+            _ => error,
+        };
+        let there = self.stat(path, ReadLevel::Linearizable).await;
+        let is_same = match there.map_err(or_gone)? {
+            EntryView::File(file) => file.inode == done.inode,
+            _ => false,
+        };
+        let versions = self.versions(path, ReadLevel::Linearizable).await;
+        let mut versions = versions.map_err(or_gone)?.into_iter();
+        let found = versions.find(|view| is_same && view.attrs.version == done.version);
+        let view = found.ok_or_else(gone)?;
         Ok(PutReport {
             path: path.clone(),
             inode: done.inode,
@@ -227,6 +252,11 @@ impl Client {
 
     /// A whole content with its request.
     async fn put_direct(&self, target: &Target, data: Bytes) -> Result<PutReport> {
+        let done = self.send_direct(target, data).await;
+        self.or_done_before(target, done).await
+    }
+
+    async fn send_direct(&self, target: &Target, data: Bytes) -> Result<PutReport> {
         let (size, hash) = (data.len() as u64, ChunkHash::of(&data));
         let op = Op::Put {
             path: target.path.clone(),

@@ -1,6 +1,7 @@
 //! The chunks of one upload, in parallel within the window, in order into the manifest.
 
-use super::begun::Begun;
+use super::begun::{Begun, Lacking};
+use super::ledger::Ledger;
 use super::resume::ResumeState;
 use crate::client::buffers::Buffers;
 use crate::client::local::LocalFile;
@@ -85,10 +86,8 @@ pub(super) struct Transfer<'a> {
     pub(super) window: &'a Window,
     pub(super) progress: &'a dyn Progress,
     pub(super) resume: Option<&'a Arc<ResumeState>>,
-    /// Not the first run of this transfer: chunks went before and may be there.
-    pub(super) again: bool,
-    /// Bytes that were sent, in all runs.
-    pub(super) sent: &'a AtomicU64,
+    pub(super) ledger: &'a Ledger,
+    pub(super) lacking: Lacking,
 }
 
 impl Transfer<'_> {
@@ -111,7 +110,7 @@ impl Transfer<'_> {
             if let Some((page, refs)) = builder.add(&chunk.part, chunk.len, &chunk.bytes)? {
                 // Also where an earlier run did so: the shard compares, a state file may be of
                 // another content.
-                self.begun.stage(page, refs).await?;
+                self.begun.stage(page, refs, self.lacking).await?;
             }
         }
         Ok(builder.finish())
@@ -229,25 +228,24 @@ impl Transfer<'_> {
 
     async fn place_bytes(&self, piece: Piece, hash: ChunkHash, bytes: Bytes) -> Result<()> {
         let env = &self.begun.client.core.env;
-        let mut went_before = self.again;
+        let mut went_before = self.ledger.was_sent(piece.index);
         if let Some(state) = self.resume {
             let state = Arc::clone(state);
             let marked = env.run_blocking(move || state.marked(piece.index)).await;
             went_before |= marked == Some(hash);
         }
-        // What was told once is not told again.
-        let advance = |bytes| {
-            if !self.again {
-                self.progress.advance(bytes);
-            }
+        let done = AtomicU64::new(0);
+        let advance = |more| {
+            let now = done.fetch_add(more, Ordering::Relaxed) + more;
+            self.ledger.done(piece.index, now, self.progress);
         };
-        // Where it went may be lost since, or its time there may be over.
+        // Where it went it may be lost since, or its time there may be over.
         if went_before && self.begun.is_stored(hash).await? {
             advance(piece.len);
             return Ok(());
         }
         if self.begun.place(hash, bytes, &advance).await? {
-            self.sent.fetch_add(piece.len, Ordering::Relaxed);
+            self.ledger.sent(piece.index, piece.len);
         }
         if let Some(state) = self.resume {
             let state = Arc::clone(state);

@@ -109,7 +109,7 @@ impl TreePut<'_> {
                     parents: false,
                 };
                 let step = format!("{to}#root");
-                let made = self.send(vec![op], &step).await?.pop();
+                let made = self.send(vec![op], &self.options.op, &step).await?.pop();
                 made.unwrap_or_else(|| Err(missing()))
                     .map_err(|e| e.at(to))?;
                 self.report.lock().dirs += 1;
@@ -157,16 +157,17 @@ impl TreePut<'_> {
         dirs: Vec<(DfsPath, u16)>,
         failed: &mut BTreeSet<DfsPath>,
     ) -> Result<()> {
-        let Some((first, _)) = dirs.first() else {
+        if dirs.is_empty() {
             return Ok(());
-        };
-        let step = format!("{first}#dirs");
+        }
         let ops = dirs.iter().map(|(path, mode)| Op::Mkdir {
             path: path.clone(),
             mode: *mode,
             parents: true,
         });
-        let outcomes = self.send(ops.collect(), &step).await?;
+        // No step of a given id: another run may meet more of the tree, and with it other batches;
+        // a directory that is there is as good as one that is made.
+        let outcomes = self.send(ops.collect(), &OpIds::Automatic, "").await?;
         for ((path, _), outcome) in dirs.into_iter().zip(outcomes) {
             match outcome {
                 Ok(_) => self.report.lock().dirs += 1,
@@ -335,12 +336,17 @@ impl TreePut<'_> {
         Ok(judged.collect())
     }
 
-    async fn send(&self, ops: Vec<Op>, step: &str) -> Result<Vec<crate::shard::records::Outcome>> {
+    async fn send(
+        &self,
+        ops: Vec<Op>,
+        ids: &OpIds,
+        step: &str,
+    ) -> Result<Vec<crate::shard::records::Outcome>> {
         let Some(Op::Mkdir { path, .. }) = ops.first() else {
             return Err(missing());
         };
         let shard = self.client.shard_of(path);
-        let sent = self.client.send(shard, ops, &self.options.op, step).await?;
+        let sent = self.client.send(shard, ops, ids, step).await?;
         Ok(sent.outcomes)
     }
 
