@@ -127,7 +127,8 @@ impl Worker {
             name,
             content,
             over,
-            chunked,
+            // What is one chunk goes with its request.
+            chunked: len > CHUNK_BYTES as usize,
         };
         (ask, bytes)
     }
