@@ -96,6 +96,11 @@ impl Node {
         if holders.is_empty() {
             return Err(Error::unavailable("no node holds chunks now"));
         }
+        let here = holders.contains(&self.id);
+        // Else the store sees to it.
+        if !here && ChunkHash::of(&bytes) != hash {
+            return Err(Error::corrupt(format!("the content is not that of {hash}")));
+        }
         let others = holders.iter().copied().filter(|node| *node != self.id);
         let mut forwards = Vec::with_capacity(holders.len());
         for node in others {
@@ -104,7 +109,6 @@ impl Node {
             forward.pieces = None;
             forwards.push(forward);
         }
-        let here = holders.contains(&self.id);
         if here {
             let _held = self.garbage.pins.hold(hash).await;
             self.must_have_space()?;

@@ -24,7 +24,8 @@ impl Node {
     /// just before; `None` where there was nothing to store.
     ///
     /// The request may have been answered before, and then stores in vain: the chunks of an
-    /// answered request are there already, or are garbage like those of a refused one.
+    /// answered request are there already, or are garbage like those of a refused one. So it is
+    /// proposed also where they could not be stored, to be given its answer.
     ///
     /// # Errors
     /// `unavailable` when fewer of a chunk's holders than `ack` wants have it in time; `corrupt`
@@ -39,7 +40,12 @@ impl Node {
         let mut contents: BTreeMap<ChunkHash, Bytes> = BTreeMap::new();
         for op in &request.ops {
             if let Some((hash, data)) = too_large(op, inline) {
-                contents.insert(hash, data.clone());
+                // Each is checked where it is stored; here they are taken for one.
+                let other = contents.insert(hash, data.clone());
+                if other.is_some_and(|other| other != *data) {
+                    let why = format!("two contents of one request have the hash {hash}");
+                    return Err(Error::corrupt(why));
+                }
             }
         }
         if contents.is_empty() {
@@ -50,12 +56,17 @@ impl Node {
             .map(|(hash, data)| self.place(hash, data, ack))
             .buffer_unordered(AT_ONCE)
             .try_collect::<()>();
-        match tokio::time::timeout(PLACED_WITHIN, stored).await {
-            Ok(stored) => stored?,
+        let stored = match tokio::time::timeout(PLACED_WITHIN, stored).await {
+            Ok(stored) => stored,
             Err(_) => {
                 let why = format!("the content was not stored within {PLACED_WITHIN:?}");
-                return Err(Error::unavailable(why).hint("try again"));
+                Err(Error::unavailable(why).hint("try again"))
             }
+        };
+        if let Err(error) = stored
+            && !self.was_answered(shard, request).await?
+        {
+            return Err(error);
         }
         for op in &mut request.ops {
             if too_large(op, inline).is_some() {

@@ -320,6 +320,15 @@ impl Node {
         Ok(known.referenced != [false])
     }
 
+    /// True if the shard remembers an answer to the request, or to a later one of its lane: it
+    /// refers to nothing any more.
+    pub(super) async fn was_answered(&self, shard: &Group, request: &Request) -> Result<bool> {
+        let (session, lane) = (request.session, request.lane);
+        let read = move |view: &View| read::lane(view, session, lane);
+        let last = shard.read(ReadLevel::Linearizable, read).await?;
+        Ok(last.is_some_and(|row| row.seq >= request.seq))
+    }
+
     /// Sees that every chunk that a request would refer to is on as many of its holders as `ack`
     /// wants, and stays there until the request is applied or refused. The shard time of just
     /// before; `None` where it refers to none.
@@ -348,10 +357,7 @@ impl Node {
         let Some(at) = held.iter().position(few) else {
             return Ok(Some(since));
         };
-        let (session, lane) = (request.session, request.lane);
-        let read = move |view: &View| read::lane(view, session, lane);
-        let last = shard.read(ReadLevel::Linearizable, read).await?;
-        if last.is_some_and(|row| row.seq >= request.seq) {
+        if self.was_answered(shard, request).await? {
             return Ok(Some(since));
         }
         let (hash, held) = (wanted[at].0, held[at]);
@@ -364,7 +370,7 @@ impl Node {
             true => format!("chunk {hash} is not stored"),
             false => format!("chunk {hash} is on {copies} of {needed} nodes"),
         };
-        Err(Error::new(Code::NotStored, why).hint("put the file again"))
+        Err(Error::new(Code::NotStored, why))
     }
 }
 

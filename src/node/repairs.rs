@@ -16,12 +16,13 @@ use super::peers::odd;
 use super::view::View;
 use crate::error::{Code, Error, Result};
 use crate::proto::{Look, PeerAnswer, PeerCall, RepairView};
+use crate::shard::command::HOLD_MS;
 use crate::store::chunks;
 use crate::types::{ChunkHash, Epoch, GroupId, NodeId};
 use futures::StreamExt;
 use futures::stream;
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -53,6 +54,15 @@ const SURPLUS_AGAIN: Duration = Duration::from_secs(20);
 /// Chunks that are fetched at once because a reader met damage; more wait for the next pass.
 const URGENT_MAX: usize = 1_024;
 
+/// A damaged copy that nothing refers to goes so long after its last use: whoever asked for it
+/// before it was found damaged may still refer to it.
+const DAMAGED_GRACE: Duration = Duration::from_secs(30);
+const _: () = assert!(DAMAGED_GRACE.as_millis() as u64 * 2 >= HOLD_MS * 3);
+/// A damaged copy that could not be replaced is looked at again after so long, or a bit more: two
+/// nodes that have one must not keep each other busy.
+const DOUBTFUL_AGAIN: Duration = Duration::from_secs(5);
+const DOUBTFUL_SPREAD_MS: u64 = 2_000;
+
 /// How far this node is.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
@@ -73,6 +83,8 @@ struct Progress {
 pub struct Repairs {
     progress: Mutex<Progress>,
     urgent: Mutex<Vec<ChunkHash>>,
+    /// Damaged copies that no other node replaced, and when to look again.
+    doubtful: Mutex<BTreeMap<ChunkHash, Duration>>,
     hinted: AtomicBool,
     /// Nodes that are to look for what is missing on them.
     to_tell: Mutex<BTreeSet<NodeId>>,
@@ -156,6 +168,7 @@ pub(super) async fn run(node: Arc<Node>) {
         // A hint wakes earlier.
         let _ = tokio::time::timeout(LOOK, node.repairs.wake.notified()).await;
         node.fetch_urgent().await;
+        node.settle_doubtful().await;
         node.tell_others().await;
         let now = node.env.clock.now();
         if node.repairs.hinted.swap(false, Ordering::Relaxed) {
@@ -307,19 +320,40 @@ impl Node {
     async fn fetch_urgent(self: &Arc<Self>) {
         let urgent = std::mem::take(&mut *self.repairs.urgent.lock());
         for hash in urgent {
-            let as_of = self.env.clock.now();
-            let Err(error) = self.fetch_known(hash).await else {
-                continue;
-            };
-            match self.drop_damaged(hash, as_of).await {
+            if let Err(error) = self.fetch_known(hash).await {
+                tracing::debug!(%hash, %error, "a damaged copy could not be replaced");
+                self.look_again(hash);
+            }
+        }
+    }
+
+    fn look_again(&self, hash: ChunkHash) {
+        let spread = Duration::from_millis(self.env.rng.u64() % DOUBTFUL_SPREAD_MS);
+        let at = self.env.clock.now() + DOUBTFUL_AGAIN + spread;
+        let mut doubtful = self.repairs.doubtful.lock();
+        if doubtful.len() < URGENT_MAX {
+            doubtful.insert(hash, at);
+        }
+    }
+
+    /// Settles what becomes of damaged copies that no other node replaced: what is referred to is
+    /// left to the next pass, the rest goes.
+    async fn settle_doubtful(self: &Arc<Self>) {
+        let now = self.env.clock.now();
+        let due: Vec<ChunkHash> = {
+            let mut doubtful = self.repairs.doubtful.lock();
+            doubtful
+                .extract_if(.., |_, at| *at <= now)
+                .map(|(hash, _)| hash)
+                .collect()
+        };
+        for hash in due {
+            match self.drop_damaged(hash).await {
                 Ok(true) => tracing::info!(%hash, "a damaged copy that nothing refers to is gone"),
-                Ok(false) => {
-                    tracing::warn!(%hash, %error, "a damaged copy could not be replaced; again later");
-                    self.repairs.hinted.store(true, Ordering::Relaxed);
-                }
+                Ok(false) => self.repairs.now(),
                 Err(error) => {
                     tracing::debug!(%hash, %error, "a damaged copy is looked at again later");
-                    self.repairs.urgent(hash);
+                    self.look_again(hash);
                 }
             }
         }
@@ -327,14 +361,15 @@ impl Node {
 
     /// Removes a damaged copy of what nothing refers to: no other node may have it any more, and
     /// nobody would write it again. False if it is referred to, or good by now.
-    ///
-    /// Damaged as it is it counts as no copy, so that no commit relies on it: other than in a
-    /// census no grace is needed. The claim keeps out who is writing it anew.
-    async fn drop_damaged(self: &Arc<Self>, hash: ChunkHash, as_of: Duration) -> Result<bool> {
+    async fn drop_damaged(self: &Arc<Self>, hash: ChunkHash) -> Result<bool> {
+        if self.chunks.have(hash).await?.is_some() {
+            return Ok(false);
+        }
+        let as_of = self.env.clock.now();
         if self.is_referenced_anywhere(hash).await? {
             return Ok(false);
         }
-        let claim = self.garbage.pins.claim(hash, as_of, Duration::ZERO);
+        let claim = self.garbage.pins.claim(hash, as_of, DAMAGED_GRACE);
         let claim = claim.ok_or_else(|| Error::new(Code::Busy, "the chunk is in use"))?;
         let damaged = self.chunks.have(hash).await?.is_none();
         if damaged {

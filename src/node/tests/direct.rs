@@ -73,6 +73,12 @@ fn what_is_damaged_too_large_or_a_bare_name_makes_no_file() {
         let error = send(&life, &request(&mut client, wrong)).await.unwrap_err();
         assert_eq!(error.code, Code::Corrupt, "{error}");
 
+        // One of the two would be a file that cannot be read.
+        let (other, hash) = (sample(2, data.len() + 1), ChunkHash::of(&data));
+        let twice = client.request(3, &[put(hash, &other), put(hash, &data)]);
+        let error = send(&life, &twice).await.unwrap_err();
+        assert_eq!(error.code, Code::Corrupt, "{error}");
+
         let large = sample(1, DIRECT_BYTES_MAX as usize + 1);
         let too_large = put(ChunkHash::of(&large), &large);
         let asked = request(&mut client, too_large);
