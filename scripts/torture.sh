@@ -11,7 +11,7 @@
 # --release   a release build; debug, with all its checks, if nothing is said
 # --quick     without the tests that only this script runs beside it
 #
-# DFS_TEST_BINARY names another program to torture. Needs 10 GB in $TMPDIR. A failure leaves the
+# DFS_TEST_BINARY names another program to torture. Needs 9 GB in $TMPDIR, and half a GB more a minute. A failure leaves the
 # nodes' directories and the clients' journals behind and says where.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -146,6 +146,12 @@ impl Worker {
         self.recorder.answer(running, outcome);
     }
 
+    /// True for the puts of every other content: what comes out of a pipe cannot be sent again, so
+    /// that a chunk which is gone before its commit is seen.
+    fn piped(&self, ask: Ask) -> bool {
+        matches!(ask, Ask::Put { content, .. } if content % 2 == 0)
+    }
+
     async fn told(&self, directory: u32, ask: Ask, content: Bytes) -> Result<Told> {
         let client = &self.client;
         let ids = &OpIds::Automatic;
@@ -160,7 +166,15 @@ impl Worker {
                     },
                     ..PutOptions::default()
                 };
-                let report = client.put_bytes(content, &at(name), &options).await?;
+                let to = at(name);
+                let report = match self.piped(ask) {
+                    true => {
+                        let mut pipe = &content[..];
+                        let put = client.put_reader(&mut pipe, &to, &options, &NoProgress);
+                        put.await?
+                    }
+                    false => client.put_bytes(content, &to, &options).await?,
+                };
                 Ok(Told::Wrote {
                     inode: report.inode.0,
                     version: report.version.0,

@@ -26,8 +26,10 @@ use support::machine::{LoopDisk, Network, without_syncs};
 use trouble::{Below, Trouble};
 
 const NODES: usize = 3;
-/// A disk of a node: what it reserves and prefers to have free, and room for the run.
-const DISK_MIB: u64 = 6_000;
+/// A disk of a node: what it reserves and prefers to have free, and what four clients put in a
+/// minute, of which nothing is let go.
+const DISK_MIB: u64 = 3_000;
+const DISK_MIB_A_MINUTE: f64 = 160.0;
 /// From the end of a trouble until a new client is served. What has to hold is 10 s; a debug build
 /// on a machine with other work gets more.
 const SERVES_WITHIN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 10 });
@@ -43,6 +45,10 @@ const SETTINGS: [(&str, &str); 3] = [
 
 fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
+}
+
+fn minutes() -> f64 {
+    setting("DFS_TORTURE_MINUTES").map_or(1.0, |text| text.parse().unwrap())
 }
 
 /// Says on a failure how to see it again.
@@ -61,10 +67,11 @@ fn tortured(network: bool, disks: bool, syncs: bool) -> (Cluster, Below) {
     let mut cluster = Cluster::empty(&SETTINGS);
     let prefix = setting("DFS_TORTURE_NETWORK").filter(|_| network);
     let dir = setting("DFS_TORTURE_DISKS").filter(|_| disks);
+    let disk_mib = DISK_MIB + (minutes() * DISK_MIB_A_MINUTE) as u64;
     let below = Below {
         network: prefix.clone().map(|prefix| Network { prefix }),
         disks: dir.map_or_else(Vec::new, |dir| {
-            let make = |place| LoopDisk::make(dir.as_ref(), &format!("disk{place}"), DISK_MIB);
+            let make = |place| LoopDisk::make(dir.as_ref(), &format!("disk{place}"), disk_mib);
             (0..NODES).map(make).collect()
         }),
     };
@@ -95,7 +102,7 @@ fn tortured(network: bool, disks: bool, syncs: bool) -> (Cluster, Below) {
 #[ignore = "run by scripts/torture.sh"]
 #[allow(clippy::disallowed_methods)] // the run's own clock
 fn torture() {
-    let minutes: f64 = setting("DFS_TORTURE_MINUTES").map_or(1.0, |text| text.parse().unwrap());
+    let minutes = minutes();
     let seed = setting("DFS_TORTURE_SEED").map_or_else(
         || u64::from(std::process::id()) ^ 0x7072,
         |text| text.parse().unwrap(),
