@@ -135,3 +135,33 @@ fn a_second_process_on_the_data_directory_is_refused() {
         "{second:?}"
     );
 }
+
+/// Whoever sends a command again under its id does not know whether it was done.
+#[test]
+fn trees_put_moved_and_copied_again_under_their_ids_are_there_once() {
+    let node = Node::start();
+    node.write("tree/d/f", b"content");
+    let tree = ["d", "d/f"].map(|name| format!("/put/{name}"));
+    for _ in 0..2 {
+        node.dfs(&["put", "-r", "tree", "/put", "--op-id", "one"])
+            .ok();
+        let found = node.dfs(&["find", "/put"]).ok();
+        assert!(tree.iter().all(|path| found.contains(path)), "{found}");
+        assert!(!found.contains("/put/tree"), "{found}");
+    }
+    for _ in 0..2 {
+        node.dfs(&["cp", "-r", "/put", "/copied", "--op-id", "two"])
+            .ok();
+        assert_eq!(node.dfs(&["ls", "/copied"]).ok(), "d/\n");
+    }
+    for target in ["/moved", "/moved", "/moved/"] {
+        node.dfs(&["mv", "/copied", target, "--op-id", "three"])
+            .ok();
+        assert_eq!(node.dfs(&["ls", "/moved"]).ok(), "d/\n");
+    }
+    // Without the id, or under another, the directory that is there is the target.
+    node.dfs(&["put", "-r", "tree", "/put", "--op-id", "four"])
+        .ok();
+    assert_eq!(node.dfs(&["ls", "/put"]).ok(), "d/\ntree/\n");
+    node.dfs(&["fsck"]).ok();
+}

@@ -7,12 +7,12 @@ use super::report::{Changed, OpState};
 use super::send::Sent;
 use crate::client::core::odd;
 use crate::client::opid::OpId;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::limits::BATCH_ITEMS_MAX;
-use crate::proto::{Answer, Call};
+use crate::proto::{Answer, Call, EntryView};
 use crate::shard::command::{Op, Removal};
 use crate::shard::records::{Outcome, Settings};
-use crate::types::{DfsPath, FileVersion, GroupId, Precondition, Replacement};
+use crate::types::{DfsPath, FileVersion, GroupId, Precondition, ReadLevel, Replacement};
 
 impl Client {
     /// One operation under its own request.
@@ -175,6 +175,27 @@ impl Client {
             }
         }
         Ok(OpState::Unknown)
+    }
+
+    /// True if the directory at `path` is the one that a step of an operation under a given id
+    /// made or moved: then it was not there when that operation began.
+    pub async fn is_made_by(&self, path: &DfsPath, ids: &OpIds, step: &str) -> Result<bool> {
+        let OpIds::Given(id) = ids else {
+            return Ok(false);
+        };
+        let state = self.op_state(self.shard_of(path), OpId::named(id, step)?);
+        let OpState::Applied(outcomes) = state.await? else {
+            return Ok(false);
+        };
+        let Some(Ok(done)) = outcomes.into_iter().next() else {
+            return Ok(false);
+        };
+        match self.stat(path, ReadLevel::Linearizable).await {
+            Ok(EntryView::Dir(dir)) => Ok(dir.inode == done.inode),
+            Ok(_) => Ok(false),
+            Err(error) if error.code == Code::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) async fn op_state(&self, shard: GroupId, id: OpId) -> Result<OpState> {

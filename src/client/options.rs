@@ -2,7 +2,7 @@
 
 use crate::limits::{REQUEST_TIMEOUT, WINDOW_BYTES_DEFAULT};
 use crate::net::ClientTls;
-use crate::types::{Ack, ClusterId, FileVersion, Name, ReadLevel};
+use crate::types::{Ack, ClusterId, DfsPath, FileVersion, Name, ReadLevel};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -84,6 +84,13 @@ pub struct PutOptions {
     pub jobs: usize,
     /// Remember progress in the state directory and continue what was interrupted.
     pub resume: bool,
+}
+
+impl PutOptions {
+    /// The step of a put of a tree that makes its own directory, under a given id.
+    pub fn root_step(to: &DfsPath) -> String {
+        format!("{to}#root")
+    }
 }
 
 impl Default for PutOptions {

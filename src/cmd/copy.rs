@@ -103,10 +103,7 @@ impl Requests<'_> {
     fn next_ids(&mut self) -> OpIds {
         let index = self.sent;
         self.sent += 1;
-        match self.ids {
-            OpIds::Given(id) => OpIds::Given(format!("{id}.{index}")),
-            OpIds::Automatic => OpIds::Automatic,
-        }
+        ids_of(self.ids, index)
     }
 
     async fn send(&mut self, changes: Vec<Change>) -> Outcome {
@@ -148,6 +145,18 @@ fn mode(view: &EntryView) -> u16 {
     match view {
         EntryView::Dir(dir) => dir.mode,
         EntryView::File(_) | EntryView::Bare { .. } => 0o755,
+    }
+}
+
+/// The request that makes the copy's own directory.
+pub fn first_ids(ids: &OpIds) -> OpIds {
+    ids_of(ids, 0)
+}
+
+fn ids_of(ids: &OpIds, index: u64) -> OpIds {
+    match ids {
+        OpIds::Given(id) => OpIds::Given(format!("{id}.{index}")),
+        OpIds::Automatic => OpIds::Automatic,
     }
 }
 

@@ -1,12 +1,12 @@
 //! `dfs cp`: by reference, on the servers; no content travels.
 
 use super::context::Context;
-use super::copy::copy_tree;
+use super::copy::{copy_tree, first_ids};
 use super::failure::{Outcome, advise};
 use super::globals::OpFlag;
 use super::items::{Items, parse_paths, show_changed};
 use super::operands;
-use super::remote::{look, must_look};
+use super::remote::{look, look_for, must_look};
 use super::targets::{self, Found, Target};
 use crate::client::{Client, OpIds};
 use crate::error::{Code, Error};
@@ -40,7 +40,10 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         _ => false,
     };
     let names: Vec<_> = sources.iter().map(DfsPath::name).collect();
-    let found = look(&client, &to).await?;
+    let found = match tree {
+        true => look_for(&client, &to, &first_ids(&args.op.only()), "").await?,
+        false => look(&client, &to).await?,
+    };
     let target = Target {
         typed: &typed,
         found,

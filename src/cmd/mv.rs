@@ -5,7 +5,7 @@ use super::failure::{Outcome, advise};
 use super::globals::OpFlag;
 use super::items::{Change, parse_paths, send_all};
 use super::operands;
-use super::remote::{look, must_look};
+use super::remote::{look, look_for, must_look};
 use super::targets::{self, Found, Target};
 use crate::error::{Code, Error};
 use crate::shard::command::Op;
@@ -37,13 +37,17 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     let to = DfsPath::parse(&typed)?;
     let client = cx.connect().await?;
     let names: Vec<_> = sources.iter().map(DfsPath::name).collect();
-    let found = look(&client, &to).await?;
+    let there = look(&client, &to).await?;
+    let found = match &sources[..] {
+        [_] => look_for(&client, &to, &args.op.only(), "").await?,
+        _ => there,
+    };
     // A directory may be renamed to a missing `new/`, a file may not.
     let tree = match &sources[..] {
-        [only] if found == Found::Missing && typed.ends_with('/') => {
+        [only] if there == Found::Missing && typed.ends_with('/') => {
             must_look(&client, only).await? == Found::Dir
         }
-        _ => false,
+        _ => there != found,
     };
     let target = Target {
         typed: &typed,

@@ -2,7 +2,7 @@
 //! directory.
 
 use super::targets::Found;
-use crate::client::Client;
+use crate::client::{Client, OpIds};
 use crate::error::{Code, Error, Result};
 use crate::proto::EntryView;
 use crate::types::{DfsPath, ReadLevel};
@@ -16,6 +16,17 @@ pub async fn look(client: &Client, path: &DfsPath) -> Result<Found> {
         Err(e) if e.code == Code::NotFound => Ok(Found::Missing),
         Err(e) => Err(e.at(path)),
     }
+}
+
+/// The same for a verb that makes or moves a directory to `path` in a step of an operation: what an
+/// earlier run under the same given id brought there was not there when that began, and this run is
+/// to do the same as that one.
+pub async fn look_for(client: &Client, path: &DfsPath, ids: &OpIds, step: &str) -> Result<Found> {
+    let found = look(client, path).await?;
+    if found == Found::Dir && client.is_made_by(path, ids, step).await? {
+        return Ok(Found::Missing);
+    }
+    Ok(found)
 }
 
 /// # Errors

@@ -108,7 +108,7 @@ impl TreePut<'_> {
                     mode: mode.await,
                     parents: false,
                 };
-                let step = format!("{to}#root");
+                let step = PutOptions::root_step(to);
                 let made = self.send(vec![op], &self.options.op, &step).await?.pop();
                 made.unwrap_or_else(|| Err(missing()))
                     .map_err(|e| e.at(to))?;
