@@ -11,8 +11,9 @@
 # --release   a release build; debug, with all its checks, if nothing is said
 # --quick     without the tests that only this script runs beside it
 #
-# DFS_TEST_BINARY names another program to torture. Needs 9 GB in $TMPDIR, and half a GB more a minute. A failure leaves the
-# nodes' directories and the clients' journals behind and says where.
+# DFS_TEST_BINARY names another program to torture. Needs 9 GB in $TMPDIR,
+# and half a GB more a minute. A failure leaves the nodes' directories and the clients' journals
+# behind and says where.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 minutes=10 seed= clients= release= quick=
@@ -23,7 +24,7 @@ while [ $# -gt 0 ]; do
         --clients) clients=${2:?--clients N}; shift 2 ;;
         --release) release=--release; shift ;;
         --quick) quick=1; shift ;;
-        *) sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) sed -n '2,18s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
 . scripts/setup.sh

@@ -6,7 +6,7 @@ use super::failure::{Outcome, advise};
 use super::globals::OpFlag;
 use super::items::{Items, parse_paths, show_changed};
 use super::operands;
-use super::remote::{look, look_for, must_look};
+use super::remote::{before, look, must_look};
 use super::targets::{self, Found, Target};
 use crate::client::{Client, OpIds};
 use crate::error::{Code, Error};
@@ -40,10 +40,11 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         _ => false,
     };
     let names: Vec<_> = sources.iter().map(DfsPath::name).collect();
-    let found = match tree {
-        true => look_for(&client, &to, &first_ids(&args.op.only()), "").await?,
-        false => look(&client, &to).await?,
-    };
+    let mut found = look(&client, &to).await?;
+    if tree {
+        let ids = first_ids(&args.op.only());
+        found = before(&client, (&to, found), &ids, "").await?;
+    }
     let target = Target {
         typed: &typed,
         found,

@@ -5,7 +5,7 @@ use super::failure::{Outcome, advise};
 use super::globals::OpFlag;
 use super::items::{Change, parse_paths, send_all};
 use super::operands;
-use super::remote::{look, look_for, must_look};
+use super::remote::{before, look, must_look};
 use super::targets::{self, Found, Target};
 use crate::error::{Code, Error};
 use crate::shard::command::Op;
@@ -39,7 +39,7 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     let names: Vec<_> = sources.iter().map(DfsPath::name).collect();
     let there = look(&client, &to).await?;
     let found = match &sources[..] {
-        [_] => look_for(&client, &to, &args.op.only(), "").await?,
+        [_] => before(&client, (&to, there), &args.op.only(), "").await?,
         _ => there,
     };
     // A directory may be renamed to a missing `new/`, a file may not.

@@ -6,7 +6,7 @@ use super::globals::{OpFlag, parse_version};
 use super::items::Items;
 use super::operands;
 use super::progress::Bar;
-use super::remote::{look, look_for};
+use super::remote::{before, look};
 use super::sources::{is_tree, named};
 use super::targets::{self, Target};
 use super::transfer::{show_put, show_tree};
@@ -66,13 +66,11 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         is_tree(only, args.recursive)?;
     }
     let client = cx.connect().await?;
-    let found = match tree {
-        true => {
-            let step = PutOptions::root_step(&to);
-            look_for(&client, &to, &args.op.only(), &step).await?
-        }
-        false => look(&client, &to).await?,
-    };
+    let mut found = look(&client, &to).await?;
+    if tree {
+        let step = PutOptions::root_step(&to);
+        found = before(&client, (&to, found), &args.op.only(), &step).await?;
+    }
     let target = Target {
         typed,
         found,

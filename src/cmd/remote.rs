@@ -18,11 +18,15 @@ pub async fn look(client: &Client, path: &DfsPath) -> Result<Found> {
     }
 }
 
-/// The same for a verb that makes or moves a directory to `path` in a step of an operation: what an
-/// earlier run under the same given id brought there was not there when that began, and this run is
-/// to do the same as that one.
-pub async fn look_for(client: &Client, path: &DfsPath, ids: &OpIds, step: &str) -> Result<Found> {
-    let found = look(client, path).await?;
+/// What was at `path`, where `found` is now, when an operation began that makes or moves a directory
+/// there in one of its steps: what an earlier run under the same given id brought there was not, and
+/// this run is to do the same as that one.
+pub async fn before(
+    client: &Client,
+    (path, found): (&DfsPath, Found),
+    ids: &OpIds,
+    step: &str,
+) -> Result<Found> {
     if found == Found::Dir && client.is_made_by(path, ids, step).await? {
         return Ok(Found::Missing);
     }

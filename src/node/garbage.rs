@@ -334,8 +334,8 @@ impl Node {
     /// before; `None` where it refers to none.
     ///
     /// # Errors
-    /// `not_stored` when one is on too few nodes; `unavailable` when no holder answers. A request that was answered before passes: it
-    /// refers to nothing any more.
+    /// `not_stored` when one is on too few nodes; `unavailable` when no holder answers. A request
+    /// that was answered before passes: it refers to nothing any more.
     pub(super) async fn hold_references(
         self: &Arc<Self>,
         shard: &Group,

@@ -331,8 +331,10 @@ impl Node {
         let spread = Duration::from_millis(self.env.rng.u64() % DOUBTFUL_SPREAD_MS);
         let at = self.env.clock.now() + DOUBTFUL_AGAIN + spread;
         let mut doubtful = self.repairs.doubtful.lock();
-        if doubtful.len() < URGENT_MAX {
-            doubtful.insert(hash, at);
+        match doubtful.len() < URGENT_MAX {
+            true => drop(doubtful.insert(hash, at)),
+            // What is referred to is found by a pass.
+            false => self.repairs.hinted.store(true, Ordering::Relaxed),
         }
     }
 
