@@ -86,6 +86,8 @@ pub struct ServerConfig {
     pub fold_after: Option<Duration>,
     /// `offline_after`: how long a node may be silent before its chunks are copied elsewhere.
     pub offline_after: Option<Duration>,
+    /// `lease_reads`: a leader that a majority has just heard answers reads without asking again.
+    pub lease_reads: Option<bool>,
     /// `accept_lost_tail`: start although the log's last batch is damaged.
     pub accept_lost_tail: Option<bool>,
     /// Nodes of the cluster to join, and the token for it: flags only.
@@ -125,6 +127,9 @@ pub struct ServerSettings {
     pub fold_after: Duration,
     /// A node that is silent for so long is offline: its chunks are copied elsewhere.
     pub offline_after: Duration,
+    /// Whether a leader that a majority has just heard answers reads without asking again. Not
+    /// where a machine's clock can be stopped from outside, as some hypervisors do.
+    pub lease_reads: bool,
     /// `HOST:PORT` of nodes of the cluster to join; empty: make a new one.
     pub join: Vec<String>,
     /// Needed to join.
@@ -142,7 +147,7 @@ type Key = (
 );
 
 /// All keys there are. Names are unique over both tables, so that the environment needs no table.
-const KEYS: [Key; 20] = [
+const KEYS: [Key; 21] = [
     ("client", "cluster", |c, text| {
         c.client.cluster = addresses(text)?;
         Ok(())
@@ -205,6 +210,9 @@ const KEYS: [Key; 20] = [
     }),
     ("server", "offline_after", |c, text| {
         set(&mut c.server.offline_after, positive(text))
+    }),
+    ("server", "lease_reads", |c, text| {
+        set(&mut c.server.lease_reads, yes_or_no(text))
     }),
     ("server", "accept_lost_tail", |c, text| {
         set(&mut c.server.accept_lost_tail, yes_or_no(text))
@@ -333,6 +341,7 @@ impl ServerConfig {
             fold_bytes: self.fold_bytes.unwrap_or(l::FOLD_BYTES_DEFAULT as u64),
             fold_after: self.fold_after.unwrap_or(l::FOLD_AFTER),
             offline_after: self.offline_after.unwrap_or(l::OFFLINE_AFTER),
+            lease_reads: self.lease_reads.unwrap_or(true),
             join: self.join,
             token: self.token,
             accept_lost_tail: self.accept_lost_tail.unwrap_or(false),

@@ -85,6 +85,17 @@ fn a_lost_tail_is_accepted_only_where_that_is_said() {
 }
 
 #[test]
+fn leases_can_be_turned_off() {
+    let said = |text: &str| read(text).map(|config| config.server.lease_reads);
+    assert_eq!(said("[server]\n").unwrap(), None);
+    assert_eq!(
+        said("[server]\nlease_reads = \"no\"\n").unwrap(),
+        Some(false)
+    );
+    assert!(said("[server]\nlease_reads = \"150ms\"\n").is_err());
+}
+
+#[test]
 fn a_file_that_is_not_toml_names_the_line() {
     let error = read("[client]\n\ncluster = \n").unwrap_err();
     assert!(

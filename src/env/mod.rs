@@ -24,6 +24,9 @@ use std::time::Duration;
 pub trait Clock: Send + Sync + 'static {
     /// Monotonic time since an arbitrary origin (the process's start).
     fn now(&self) -> Duration;
+    /// How long the machine has slept since an arbitrary origin: the time that passed without
+    /// [`now`](Self::now), give or take a millisecond.
+    fn slept(&self) -> Duration;
     /// Wall clock; for people, compared nowhere.
     fn wall(&self) -> WallTime;
 }

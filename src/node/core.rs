@@ -118,6 +118,8 @@ pub(super) struct Who {
     pub nodes: Vec<NodeAddress>,
     /// A node that is silent for so long is offline.
     pub offline_after: Duration,
+    /// Whether leaders here answer reads under a lease.
+    pub lease_reads: bool,
     /// What a node does that must not go on.
     pub on_end: OnEnd,
 }
@@ -209,7 +211,10 @@ impl Core {
             store: self.store.clone(),
             wal: self.wal.clone(),
             transport,
-            timers: Timers::default(),
+            timers: Timers {
+                lease_reads: who.lease_reads,
+                ..Timers::default()
+            },
             spool: who.data.join(SPOOL),
             doubts: Arc::default(),
             on_end: who.on_end.clone(),

@@ -123,6 +123,7 @@ async fn start(
         identity: NodeIdentity::in_files(files, settings.data.clone()),
         nodes,
         offline_after: settings.offline_after,
+        lease_reads: settings.lease_reads,
         on_end: Arc::new(end_process),
     };
     let node = core.into_node(&env, raft_env, raft_runtime, who).await?;

@@ -185,6 +185,7 @@ impl Opened {
             identity: Identity::in_memory(start.papers.credentials, start.papers.seal),
             nodes: start.papers.nodes,
             offline_after: OFFLINE_AFTER,
+            lease_reads: true,
             on_end: Arc::new(move |error| end(&error.to_string())),
         };
         let node = core

@@ -1,16 +1,20 @@
-//! Read barriers, shared: many readers, one question to the quorum. Called by
-//! `RaftGroup::read_barrier`; knows openraft's read index and nothing of reads.
+//! Read barriers, shared: many readers, one look at the lease or one question to the quorum. Called
+//! by `RaftGroup::read_barrier`; knows openraft's read index and nothing of reads.
 //!
-//! Invariant: a reader is answered by a question that was asked after the reader came. A reader
-//! that comes while one is under way waits for the next.
+//! Invariant: a reader is answered by a look or a question that came after the reader. A reader
+//! that comes while one is under way waits for the next. Why a lease is safe stands in
+//! `raft/mod.rs`.
 
 use super::kinds::Types;
 use super::machine::Machine;
 use super::refusal;
+use super::status::Timers;
+use crate::env::Clock;
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use openraft::errors::{LinearizableReadError, RaftError};
-use openraft::{Raft, ReadPolicy};
+use openraft::raft::linearizable_read::Linearizer;
+use openraft::{LinearizerOption, Raft, ReadPolicy};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,7 +25,22 @@ const APPLY_TIMEOUT: Duration = limits::REQUEST_TIMEOUT;
 /// Readers waiting at one group; beyond it the answer is `busy`.
 const READERS_MAX: usize = limits::PROPOSALS_QUEUED_MAX;
 
+/// A machine that slept for longer than this in one go has slept: less may be the time between the
+/// two clocks' being asked.
+const SLEPT_AT_LEAST: Duration = Duration::from_millis(1);
+
 type Reader = oneshot::Sender<Result<()>>;
+type Index = std::result::Result<Linearizer<Types>, RaftError<Types, LinearizableReadError<Types>>>;
+
+/// For how long after a majority heard this leader it may answer without asking again; not at all
+/// if leases are off. Three fifths of the shortest election timeout. Clocks may run at rates that differ by half (one a
+/// fifth too slow, one a fifth too fast), and still nobody else leads that soon.
+pub(super) fn lease(timers: Timers) -> Duration {
+    match timers.lease_reads {
+        true => timers.election_min * 3 / 5,
+        false => Duration::ZERO,
+    }
+}
 
 /// Whether readers wait for the quorum right now. openraft asks it by the same messages that are
 /// signs of life otherwise; while somebody waits for the answers they must not be held back.
@@ -44,13 +63,23 @@ pub(super) struct Barrier {
 }
 
 impl Barrier {
-    /// The queue, and the task that serves it.
+    /// The queue, and the task that serves it. A `lease` of zero asks the quorum every time.
     pub(super) fn new(
         raft: Raft<Types, Machine>,
         asking: Asking,
+        clock: Arc<dyn Clock>,
+        lease: Duration,
     ) -> (Barrier, impl Future<Output = ()> + Send + 'static) {
         let (queue, readers) = mpsc::channel(READERS_MAX);
-        (Barrier { queue }, serve(raft, readers, asking))
+        let slept = clock.slept();
+        let asker = Asker {
+            raft,
+            asking,
+            clock,
+            lease,
+            slept,
+        };
+        (Barrier { queue }, asker.serve(readers))
     }
 
     /// Waits for a read index that was asked for after this call.
@@ -64,35 +93,73 @@ impl Barrier {
     }
 }
 
-async fn serve(raft: Raft<Types, Machine>, mut readers: mpsc::Receiver<Reader>, asking: Asking) {
-    let mut batch = Vec::new();
-    while readers.recv_many(&mut batch, READERS_MAX).await > 0 {
-        let outcome = ask(&raft, &asking).await;
-        for reader in batch.drain(..) {
-            // A reader that was cancelled needs no answer.
-            let _ = reader.send(outcome.clone());
-        }
-    }
+/// Serves the queue.
+struct Asker {
+    raft: Raft<Types, Machine>,
+    asking: Asking,
+    clock: Arc<dyn Clock>,
+    lease: Duration,
+    /// How long the machine had slept when the quorum was asked last.
+    slept: Duration,
 }
 
-async fn ask(raft: &Raft<Types, Machine>, asking: &Asking) -> Result<()> {
-    asking.set(true);
-    let index = raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-    asking.set(false);
-    let index = index.map_err(|e| match e {
-        RaftError::APIError(LinearizableReadError::ForwardToLeader(leader)) => {
-            refusal::not_leader(&leader)
+impl Asker {
+    async fn serve(mut self, mut readers: mpsc::Receiver<Reader>) {
+        let mut batch = Vec::new();
+        while readers.recv_many(&mut batch, READERS_MAX).await > 0 {
+            let outcome = self.pass().await;
+            for reader in batch.drain(..) {
+                // A reader that was cancelled needs no answer.
+                let _ = reader.send(outcome.clone());
+            }
         }
-        RaftError::APIError(LinearizableReadError::QuorumNotEnough(quorum)) => {
-            refusal::no_quorum(&quorum)
+    }
+
+    async fn pass(&mut self) -> Result<()> {
+        let index = match self.under_lease().await {
+            Some(index) => index,
+            None => self.ask().await.map_err(|e| match e {
+                RaftError::APIError(LinearizableReadError::ForwardToLeader(leader)) => {
+                    refusal::not_leader(&leader)
+                }
+                RaftError::APIError(LinearizableReadError::QuorumNotEnough(quorum)) => {
+                    refusal::no_quorum(&quorum)
+                }
+                RaftError::Fatal(fatal) => refusal::fatal(&fatal),
+            })?,
+        };
+        match index.try_await_ready(&self.raft, Some(APPLY_TIMEOUT)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(behind)) => Err(Error::unavailable(format!(
+                "the replica did not catch up within {APPLY_TIMEOUT:?} ({behind})"
+            ))),
+            Err(fatal) => Err(refusal::fatal(&fatal)),
         }
-        RaftError::Fatal(fatal) => refusal::fatal(&fatal),
-    })?;
-    match index.try_await_ready(raft, Some(APPLY_TIMEOUT)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(behind)) => Err(Error::unavailable(format!(
-            "the replica did not catch up within {APPLY_TIMEOUT:?} ({behind})"
-        ))),
-        Err(fatal) => Err(refusal::fatal(&fatal)),
+    }
+
+    /// The read index, if a majority heard this leader within the lease.
+    async fn under_lease(&self) -> Option<Linearizer<Types>> {
+        if self.lease.is_zero() {
+            return None;
+        }
+        let heard =
+            LinearizerOption::new(Some(self.lease), false).with_wait_timeout(Duration::ZERO);
+        let index = self.raft.get_read_linearizer(heard).await.ok()?;
+        // Asked after the look: a sleep before it is seen, one behind it does no harm. openraft's
+        // clock stands still in the machine's sleep, the others' do not.
+        let slept = self.clock.slept().saturating_sub(self.slept);
+        (slept < SLEPT_AT_LEAST).then_some(index)
+    }
+
+    /// The read index, once a majority has said that this replica leads.
+    async fn ask(&mut self) -> Index {
+        let slept = self.clock.slept();
+        self.asking.set(true);
+        let index = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+        self.asking.set(false);
+        if index.is_ok() {
+            self.slept = slept;
+        }
+        index
     }
 }

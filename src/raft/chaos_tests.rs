@@ -6,6 +6,7 @@ use super::model_tests::{Cluster, Replica};
 use crate::env::Env;
 use crate::types::ReplicaId;
 use bytes::Bytes;
+use futures::future::join_all;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -58,6 +59,23 @@ impl Chaos {
             }
             self.acknowledged.push(text);
         }
+    }
+
+    /// Whoever says that its state is fresh has all that was acknowledged before it was asked.
+    async fn read(&self) {
+        let Some(newest) = self.acknowledged.last().cloned() else {
+            return;
+        };
+        let asked = self.leaders().into_iter().map(async |id| {
+            let group = self.cluster.group(id);
+            if timeout(TRY, group.read_barrier()).await == Ok(Ok(())) {
+                // What came first in the log was acknowledged first.
+                let state = self.cluster.commands(id);
+                let fresh = state.iter().any(|c| c == newest.as_bytes());
+                assert!(fresh, "replica {id} answered a read without {newest:?}");
+            }
+        });
+        join_all(asked).await;
     }
 
     async fn change_members(&mut self) {
@@ -165,7 +183,10 @@ impl Chaos {
                 self.end_removed().await;
             }
         }
-        sleep(Duration::from_millis(self.below(200) as u64)).await;
+        for _ in 0..4 {
+            self.read().await;
+            sleep(Duration::from_millis(self.below(50) as u64)).await;
+        }
         self.check();
     }
 

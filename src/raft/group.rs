@@ -1,11 +1,11 @@
 //! One replica of one group. Called by `node`; the protocol stands in `raft/mod.rs`.
 
-use super::barrier::{Asking, Barrier};
+use super::barrier::{self, Asking, Barrier};
 use super::compaction::{Follower, Laggards, Log};
 use super::kinds::{Command, Host, Membership, Runtime, Types};
 use super::log::{self, GroupLog, Installing, LogStore};
 use super::machine::Machine;
-use super::message::{Answer, Ask, Envelope};
+use super::message::{Answer, Ask, Candidacy, Envelope};
 use super::network::Links;
 use super::sends::Sends;
 use super::{GroupStatus, PeerTransport, Reply, StateMachine, Timers, members, refusal, stored};
@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Entries in one append message; their bytes are bounded by `log::READ_BYTES_MAX`.
 const APPEND_ENTRIES_MAX: u64 = 1_024;
@@ -88,6 +88,9 @@ pub struct RaftGroup {
     heard: Mutex<Duration>,
     /// How long the others' word for a leader holds: the longest election timeout.
     lease: Duration,
+    /// Votes for nobody before, unless the leader wants it: what it told a leader in its life
+    /// before must hold. By the clock that openraft's own leases go by.
+    votes_from: Instant,
 }
 
 impl RaftGroup {
@@ -151,7 +154,8 @@ impl RaftGroup {
         let raft = Runtime::scope(env.rng.u64(), started)
             .await
             .map_err(|e| Error::failed(format!("cannot start group {group} ({e})")))?;
-        let (barrier, serve) = Barrier::new(raft.clone(), asking);
+        let lease = barrier::lease(timers);
+        let (barrier, serve) = Barrier::new(raft.clone(), asking, env.clock.clone(), lease);
         env.spawn.spawn("raft-read-barrier", Box::pin(serve));
         Ok(Arc::new(RaftGroup {
             group,
@@ -170,6 +174,7 @@ impl RaftGroup {
             proposals: Semaphore::new(limits::PROPOSALS_QUEUED_MAX),
             barrier,
             lease: timers.election_max,
+            votes_from: Instant::now() + timers.election_max,
         }))
     }
 
@@ -236,8 +241,9 @@ impl RaftGroup {
         }
     }
 
-    /// Returns once every entry that was acknowledged before the call is applied here
-    /// (ReadIndex). Calls that overlap share one question to the others.
+    /// Returns once every entry that was acknowledged before the call is applied here. Asks the
+    /// others (ReadIndex) unless a majority heard this leader so short a time ago that nobody
+    /// else can lead yet (a lease; `raft/mod.rs`). Calls that overlap share one question.
     ///
     /// # Errors
     /// `redirect` when not the leader, `unavailable` without a majority (known after at most the
@@ -264,6 +270,12 @@ impl RaftGroup {
                         .into(),
                 )
             }
+            Ask::Vote(candidacy) | Ask::PreVote(candidacy) if self.is_bound(&candidacy) => {
+                return Err(Error::unavailable(format!(
+                    "replica {} started a moment ago and votes for nobody yet",
+                    self.replica
+                )));
+            }
             Ask::Vote(candidacy) => {
                 let answer = self.raft.vote(candidacy.into()).await;
                 Answer::Vote(
@@ -288,6 +300,12 @@ impl RaftGroup {
             Ask::Image(_) => return Err(Error::corrupt("an image came without its file")),
         };
         Ok(codec::encode(&answer).into())
+    }
+
+    /// Whether this replica, before it was started, may have told a leader something that a vote
+    /// for this candidate would break.
+    fn is_bound(&self, candidacy: &Candidacy) -> bool {
+        !candidacy.transfer && Instant::now() < self.votes_from
     }
 
     /// A replica that was removed has no successor in its place: others have other ids.

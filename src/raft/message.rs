@@ -67,7 +67,7 @@ pub(super) struct Candidacy {
     vote: StoredVote,
     last: Option<LogPosition>,
     /// The old leader asked for it: its lease does not count.
-    transfer: bool,
+    pub(super) transfer: bool,
 }
 
 /// `to` shall become the leader as soon as it has `last`.

@@ -8,7 +8,7 @@
 //! | `group` | the replica: propose, read barrier, receive, compact |
 //! | `lead`, `members` | who leads, who belongs to it; asking and changing |
 //! | `image` | taking an image |
-//! | `barrier` | readers that share a question to the quorum |
+//! | `barrier` | readers that share a look at the lease or a question to the quorum |
 //! | `compaction`, `sends` | what of the log others still need |
 //! | `log`, `machine`, `network` | openraft's three traits over ours; `network` sends images |
 //! | `seams`, `status` | what `node` implements, and what it is told |
@@ -29,6 +29,24 @@
 //! anyone: these entries were committed. What was committed but not noted is applied as soon as
 //! a leader says so, or this replica is elected. A leader never takes its lead up again without
 //! an election: it could not know what it applied before.
+//!
+//! # Leases
+//! A leader whose messages a majority answered, and which sent them less than `barrier::lease` ago,
+//! answers reads without asking: nobody else can have been elected meanwhile, so nothing newer can
+//! have been acknowledged. This holds because
+//! * the time counts from the sending of what was answered, and who answered votes for nobody for
+//!   the longest election timeout from when it took it; the lease is shorter by more than clocks
+//!   may differ (rates from 0.8 to 1.2 of the true one);
+//! * a replica that was started votes for nobody for as long, whatever it may have answered in its
+//!   life before, and does not campaign before the shortest election timeout, which is longer too;
+//! * a leader that has told another one to take over answers no reads in that term, and only by
+//!   its word are others elected sooner;
+//! * a look at the lease comes after the reader, the reader's view of the state after the look, and
+//!   the view holds what was committed then. However long the process is stopped in between, the
+//!   answer was true when the lease was looked at;
+//! * a machine that slept is noticed (`Clock::slept`). One whose clock was stopped from outside
+//!   without a trace, as some hypervisors do with a machine that is moved, is not: `lease_reads =
+//!   "no"` turns leases off.
 //!
 //! # Images
 //! For openraft a snapshot is a position and its members, those of the last synced fold; it knows
@@ -110,6 +128,8 @@ pub use votes::{candidacy, term_of_vote};
 mod chaos_tests;
 #[cfg(test)]
 mod image_tests;
+#[cfg(test)]
+mod lease_tests;
 #[cfg(test)]
 mod member_tests;
 #[cfg(test)]

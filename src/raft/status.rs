@@ -15,6 +15,9 @@ pub struct Timers {
     pub election_min: Duration,
     /// To here; also a leader's lease. Default 400 ms.
     pub election_max: Duration,
+    /// Whether a leader that a majority has just heard answers reads without asking again
+    /// (`raft/mod.rs`, Leases). Default yes.
+    pub lease_reads: bool,
 }
 
 impl Default for Timers {
@@ -23,6 +26,7 @@ impl Default for Timers {
             heartbeat: Duration::from_millis(75),
             election_min: Duration::from_millis(250),
             election_max: Duration::from_millis(400),
+            lease_reads: true,
         }
     }
 }

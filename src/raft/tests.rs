@@ -1,7 +1,7 @@
 //! Whole groups in one process, on paused time: a run of many seconds takes milliseconds.
 
 use super::model_tests::{Cluster, GROUP, eventually, node};
-use super::{RaftGroup, Timers};
+use super::{RaftGroup, Timers, barrier};
 use crate::error::Code;
 use crate::types::ReplicaId;
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use futures::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -185,6 +185,7 @@ async fn without_a_majority_nothing_is_read_or_written_and_the_answer_comes_soon
     (1..=3)
         .filter(|id| *id != leader)
         .for_each(|id| cluster.board.cut(id));
+    sleep(barrier::lease(Timers::default())).await;
     let asked = Instant::now();
     let refused = cluster.group(leader).read_barrier().await.unwrap_err();
     assert_eq!(refused.code, Code::Unavailable, "{refused}");

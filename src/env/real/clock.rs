@@ -2,6 +2,7 @@
 
 use crate::env::Clock;
 use crate::types::WallTime;
+use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Monotonic time since this was made, and the system's wall clock.
@@ -30,6 +31,13 @@ impl Clock for RealClock {
         self.origin.elapsed()
     }
 
+    fn slept(&self) -> Duration {
+        let read = |id| Duration::try_from(clock_gettime(id)).unwrap_or_default();
+        // In this order: a pause between the two makes it more, never less.
+        let monotonic = read(ClockId::Monotonic);
+        read(ClockId::Boottime).saturating_sub(monotonic)
+    }
+
     #[allow(clippy::disallowed_methods)] // This is the clock that everything else asks.
     fn wall(&self) -> WallTime {
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
@@ -50,6 +58,14 @@ mod tests {
         let clock = RealClock::new();
         let first = clock.now();
         assert!(clock.now() >= first);
+    }
+
+    #[test]
+    fn a_machine_that_is_awake_does_not_sleep() {
+        let clock = RealClock::new();
+        let before = clock.slept();
+        let slept = (0..1_000).map(|_| clock.slept().saturating_sub(before));
+        assert!(slept.min().unwrap() < Duration::from_millis(1));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub struct SimClock {
 struct State {
     advanced: Duration,
     wall_skew_ms: i64,
+    slept: Duration,
 }
 
 impl SimClock {
@@ -44,6 +45,11 @@ impl SimClock {
         self.state.lock().advanced += by;
     }
 
+    /// The machine sleeps; its monotonic clock stands still meanwhile.
+    pub fn sleep(&self, time: Duration) {
+        self.state.lock().slept += time;
+    }
+
     /// Sets the wall clock ahead (or behind) of where it would be.
     pub fn skew_wall(&self, by_ms: i64) {
         self.state.lock().wall_skew_ms = by_ms;
@@ -54,6 +60,10 @@ impl Clock for SimClock {
     fn now(&self) -> Duration {
         let followed = self.follows.map_or(Duration::ZERO, |zero| zero.elapsed());
         followed + self.state.lock().advanced
+    }
+
+    fn slept(&self) -> Duration {
+        self.state.lock().slept
     }
 
     fn wall(&self) -> WallTime {

@@ -30,6 +30,9 @@ impl Clock for FixedClock {
     fn now(&self) -> Duration {
         Duration::ZERO
     }
+    fn slept(&self) -> Duration {
+        Duration::ZERO
+    }
     fn wall(&self) -> WallTime {
         WallTime(NOW * 1_000)
     }

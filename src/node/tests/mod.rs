@@ -231,6 +231,7 @@ impl Life {
             ),
             nodes: Vec::new(),
             offline_after: Duration::from_secs(30),
+            lease_reads: true,
             on_end: Arc::new(move |error| told.lock().push(error.to_string())),
         };
         let runtime = Handle::current();
