@@ -76,7 +76,7 @@ pub struct RaftGroup {
     /// Tells the log of it.
     pub(super) installing: Installing,
     /// Images that this replica sends.
-    sends: Arc<Sends>,
+    pub(super) sends: Arc<Sends>,
     /// Members that lag while this replica leads.
     laggards: Mutex<Laggards>,
     /// Bytes that the log holds behind an index.

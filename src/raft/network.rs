@@ -113,7 +113,7 @@ impl RaftNetworkFactory<Types> for Links {
         let from = self.state.folded().position.index.0;
         let image = Kind::Image {
             failed: 0,
-            _sending: self.sends.begin(ReplicaId(to), from),
+            sending: self.sends.begin(ReplicaId(to), from),
         };
         self.link(to, host, image)
     }
@@ -126,9 +126,9 @@ enum Kind {
     Heartbeats,
     /// One image, tried until it is there.
     Image {
-        /// Tries that broke off after the image was cut.
+        /// Tries that broke off since the image began to be cut.
         failed: u32,
-        _sending: Sending,
+        sending: Sending,
     },
 }
 
@@ -234,7 +234,13 @@ impl Link {
             return Err(not_now("the replica is taking another image"));
         }
         self.own_entry(vote).await;
-        let image = self.links.state.cut_image().await.map_err(not_now)?;
+        let image = match self.links.state.cut_image().await {
+            Ok(image) => image,
+            Err(error) => {
+                self.note(false);
+                return Err(not_now(error));
+            }
+        };
         let at = log_id_if_any(image.mark.position);
         if at < least {
             return Err(not_now("the image is older than the last fold"));
@@ -244,10 +250,18 @@ impl Link {
             return Err(ReplicationClosed::new("not the leader any more").into());
         }
         let sent = self.send(vote, &image).await;
-        if let Kind::Image { failed, .. } = &mut self.kind {
-            *failed = if sent.is_ok() { 0 } else { *failed + 1 };
-        }
+        self.note(sent.is_ok());
         sent
+    }
+
+    /// Notes how a try at an image ended.
+    fn note(&mut self, sent: bool) {
+        if let Kind::Image { failed, sending } = &mut self.kind {
+            *failed = if sent { 0 } else { *failed + 1 };
+            if !sent {
+                sending.note_failure();
+            }
+        }
     }
 
     async fn send(&self, vote: Vote, image: &CutImage) -> ImageResult<Vote> {
@@ -426,8 +440,8 @@ mod tests {
         let pauses: Vec<u64> = [0, 1, 2, 6, 7, 60]
             .into_iter()
             .map(|failed| {
-                let _sending = links.sends.begin(ReplicaId(2), 1);
-                let link = links.link(2, &Host(node(2)), Kind::Image { failed, _sending });
+                let sending = links.sends.begin(ReplicaId(2), 1);
+                let link = links.link(2, &Host(node(2)), Kind::Image { failed, sending });
                 link.pause().as_millis() as u64
             })
             .collect();

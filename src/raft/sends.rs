@@ -7,6 +7,9 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// An image that broke off so often is not thought to arrive.
+const TRIES: u32 = 5;
+
 /// The images that one replica sends or has sent.
 #[derive(Default)]
 pub(super) struct Sends {
@@ -30,6 +33,8 @@ pub(super) struct Sent {
     pub(super) from: u64,
     /// It is still being sent.
     pub(super) running: bool,
+    /// How often that broke off.
+    failed: u32,
 }
 
 impl Sends {
@@ -42,6 +47,7 @@ impl Sends {
             number,
             from,
             running: true,
+            failed: 0,
         };
         inner.sent.insert(to.0, sent);
         Sending {
@@ -49,6 +55,13 @@ impl Sends {
             to,
             number,
         }
+    }
+
+    /// Whether a replica is being filled, as far as one can tell.
+    pub(super) fn is_filling(&self, to: ReplicaId) -> bool {
+        let inner = self.inner.lock();
+        let sent = inner.sent.get(&to.0);
+        sent.is_some_and(|sent| sent.running && sent.failed < TRIES)
     }
 
     /// All of them, by receiver.
@@ -79,6 +92,17 @@ pub(super) struct Sending {
     number: u64,
 }
 
+impl Sending {
+    /// A try broke off.
+    pub(super) fn note_failure(&self) {
+        if let Some(sent) = self.sends.inner.lock().sent.get_mut(&self.to.0)
+            && sent.number == self.number
+        {
+            sent.failed += 1;
+        }
+    }
+}
+
 impl Drop for Sending {
     fn drop(&mut self) {
         if let Some(sent) = self.sends.inner.lock().sent.get_mut(&self.to.0)
@@ -102,6 +126,10 @@ mod tests {
         assert!(sends.all()[&7].running);
         sends.retain(|_, _| false);
         assert_eq!(sends.all()[&7].from, 20);
+        (1..TRIES).for_each(|_| second.note_failure());
+        assert!(sends.is_filling(ReplicaId(7)));
+        second.note_failure();
+        assert!(!sends.is_filling(ReplicaId(7)));
         drop(second);
         assert!(!sends.all()[&7].running);
         sends.retain(|_, sent| sent.from > 10);

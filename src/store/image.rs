@@ -15,9 +15,11 @@
 
 use crate::codec;
 use crate::env::{Disk, DiskFile, Env, OpenMode};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::limits::MIB;
 use crate::store::SlotRead;
 use crate::store::overlay::{ReplicaMark, View};
+use crate::store::reserve::LOW_SPACE_BYTES;
 use crate::types::GroupId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,8 @@ const FORMAT: u8 = 1;
 const FRAME_BYTES: usize = 1 << 20;
 /// Longest frame: a full one and one record (inline data or a manifest page are the largest).
 const FRAME_BYTES_MAX: usize = FRAME_BYTES + (4 << 20);
+/// The free space is looked at each time so much was written.
+const SPACE_LOOK_BYTES: u64 = 64 * MIB;
 const META_BYTES_MAX: usize = 1 << 20;
 const TAIL_BYTES: usize = 4 + 8 + 8 + 8;
 
@@ -50,10 +54,12 @@ pub struct ImageSize {
     pub bytes: u64,
 }
 
-/// Writes a view to a new file, synced. `view` must be as of `meta.mark`.
+/// Writes a view to a new file, synced. `view` must be as of `meta.mark`. Leaves the disk with the
+/// space that the node itself needs.
 ///
 /// # Errors
-/// `corrupt` when a record of the view is damaged; I/O errors with the path.
+/// `corrupt` when a record of the view is damaged; `no_space`; I/O errors with the path. What was
+/// written is the caller's to remove.
 pub async fn cut(env: &Env, view: View, meta: &ImageMeta, path: &Path) -> Result<ImageSize> {
     let io = |verb: &'static str| move |e: std::io::Error| Error::io(verb, path, &e);
     let file = env
@@ -68,6 +74,7 @@ pub async fn cut(env: &Env, view: View, meta: &ImageMeta, path: &Path) -> Result
     head.put_u32_le(u32::try_from(encoded.len()).expect("a mark is small"));
     head.put_slice(&encoded);
     let mut chain = seal(&mut head, 0);
+    let mut looked_at = 0;
     let mut size = ImageSize {
         bytes: head.len() as u64,
         ..ImageSize::default()
@@ -93,6 +100,10 @@ pub async fn cut(env: &Env, view: View, meta: &ImageMeta, path: &Path) -> Result
             break;
         };
         (view, from) = (back, behind);
+        if looked_at != size.bytes / SPACE_LOOK_BYTES {
+            looked_at = size.bytes / SPACE_LOOK_BYTES;
+            must_leave_space(env, path).await?;
+        }
         let mut bytes = BytesMut::with_capacity(body.len() + 12);
         bytes.put_u32_le(u32::try_from(body.len()).expect("a frame is bounded"));
         bytes.unsplit(body.split());
@@ -114,6 +125,19 @@ pub async fn cut(env: &Env, view: View, meta: &ImageMeta, path: &Path) -> Result
         .map_err(io("write"))?;
     size.bytes += TAIL_BYTES as u64;
     Ok(size)
+}
+
+async fn must_leave_space(env: &Env, path: &Path) -> Result<()> {
+    let space = env.disk.space(path.parent().unwrap_or(path)).await;
+    let available = space.map_or(0, |space| space.available);
+    if available >= LOW_SPACE_BYTES + SPACE_LOOK_BYTES {
+        return Ok(());
+    }
+    let why = format!(
+        "no space for an image of the group ({} MiB are left)",
+        available / MIB
+    );
+    Err(Error::new(Code::NoSpace, why).at(path.display()))
 }
 
 /// Appends the checksum of everything in `bytes` and returns it.
