@@ -30,6 +30,9 @@ const STALE_MAX: usize = 2;
 
 /// The queue of one group's reads.
 pub struct Reader {
+    /// Stale reads that wait or are at work.
+    waiting: Semaphore,
+    /// Those at work.
     stale: Semaphore,
     fresh: mpsc::Sender<Job>,
     env: Env,
@@ -42,6 +45,7 @@ impl Reader {
         let task = serve(env.clone(), raft, machine.clone(), receive);
         env.spawn.spawn("reads", Box::pin(task));
         Reader {
+            waiting: Semaphore::new(QUEUED_MAX),
             stale: Semaphore::new(STALE_MAX),
             fresh: send,
             env: env.clone(),
@@ -58,8 +62,9 @@ impl Reader {
         level: ReadLevel,
         read: impl FnOnce(&View) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        if matches!(level, ReadLevel::Stale | ReadLevel::Bounded(_)) {
-            // A one-member group's applied state is never older than its last acknowledgement.
+        // Nobody knows how old a follower's state is: a bounded age is had from the leader.
+        if level == ReadLevel::Stale {
+            let _waits = self.waiting.try_acquire().map_err(|_| too_many())?;
             let _turn = self.stale.acquire().await.expect("never closed");
             let machine = self.machine.clone();
             return self.env.run_blocking(move || read(&machine.view()?)).await;
@@ -72,13 +77,15 @@ impl Reader {
                 let _ = send.send(answer);
             })
         });
-        self.fresh.try_send(job).map_err(|_| {
-            Error::new(Code::Busy, "too many reads wait on this node").hint("try again")
-        })?;
+        self.fresh.try_send(job).map_err(|_| too_many())?;
         receive
             .await
             .map_err(|_| Error::unavailable("the node is stopping"))?
     }
+}
+
+fn too_many() -> Error {
+    Error::new(Code::Busy, "too many reads wait on this node").hint("try again")
 }
 
 async fn serve(
