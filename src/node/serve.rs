@@ -267,7 +267,13 @@ impl Gate for Late {
     fn admits(&self, peer: &Peer) -> std::result::Result<(), Refusal> {
         match self.node.get() {
             Some(node) => node.admits(peer),
-            None => Ok(()),
+            // Asked once for a connection: who came now would not be looked at again.
+            None => match peer {
+                Peer::Nobody => Ok(()),
+                Peer::Node { .. } | Peer::User { .. } => {
+                    Err(Refusal::NotNow("this node is starting".to_owned()))
+                }
+            },
         }
     }
 }

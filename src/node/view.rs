@@ -135,20 +135,27 @@ impl Views {
         if new.version <= self.now().cluster.version {
             return Ok(false);
         }
-        save(env, &self.path, &new).await?;
-        tickets.set_keys(ticket_keys(&new));
-        let mut now = self.now.write();
-        let rings = match now.cluster.epochs == new.epochs {
-            true => now.rings.clone(),
+        let known = self.now();
+        let rings = match known.cluster.epochs == new.epochs {
+            true => known.rings.clone(),
             false => rings(&new)?,
         };
-        *now = Arc::new(View {
-            cluster: new,
-            rings,
-            online: now.online.clone(),
-            offline: now.offline.clone(),
-            groups: now.groups.clone(),
-        });
+        tickets.set_keys(ticket_keys(&new));
+        {
+            let mut now = self.now.write();
+            *now = Arc::new(View {
+                cluster: new.clone(),
+                rings,
+                online: now.online.clone(),
+                offline: now.offline.clone(),
+                groups: now.groups.clone(),
+            });
+        }
+        // What is kept helps the next start alone. A full disk must not keep a node from hearing
+        // who was revoked.
+        if let Err(error) = save(env, &self.path, &new).await {
+            tracing::warn!(%error, "the view of the cluster is not kept for the next start");
+        }
         Ok(true)
     }
 }
