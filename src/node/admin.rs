@@ -334,7 +334,7 @@ impl Node {
         let root = self.groups.root().ok_or_else(|| {
             Error::new(Code::Redirect, "this node is no member of the root group")
         })?;
-        let users = root::users(&root.machine.view()?)?.into_iter();
+        let users = root.read(|view| root::users(view))?.into_iter();
         let views = users.map(|user| UserView {
             name: user.name,
             group: user.group,

@@ -6,12 +6,13 @@
 
 use super::Node;
 use super::group::RootGroup;
-use super::liveness::ONLINE_WITHIN;
+use super::liveness::{Liveness, ONLINE_WITHIN};
 use super::peers::odd;
 use crate::error::{Code, Error, Result};
 use crate::proto::{Beat, BeatAnswer, NodeState, PeerAnswer, PeerCall, ReplicaBeat};
 use crate::shard;
-use crate::types::{GroupId, LogIndex, NodeId, ReadLevel};
+use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
+use parking_lot::{MappedMutexGuard, MutexGuard};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,12 @@ impl Node {
         Ok(())
     }
 
+    /// What was heard of the nodes in the present leadership of the root group by this node.
+    pub(super) fn liveness(&self, root: &RootGroup) -> MappedMutexGuard<'_, Liveness> {
+        let (term, now) = (root.raft.status().term, self.env.clock.now());
+        MutexGuard::map(self.liveness.lock(), |heard| heard.in_term(term, now))
+    }
+
     /// The root group, if this node leads it.
     pub(super) fn leading_root(&self) -> Option<Arc<RootGroup>> {
         self.groups.root().filter(|root| root.raft.is_leader())
@@ -96,7 +103,7 @@ impl Node {
         let known = self.views.now().cluster.version;
         let new = match self.groups.root() {
             // Its own replica may be a moment behind; then the next heartbeat tells again.
-            Some(root) => Some(Box::new(crate::root::view(&root.machine.view()?)?)),
+            Some(root) => Some(Box::new(root.cluster_view()?)),
             None => match self
                 .ask_root(&PeerCall::View { known }, BEAT_TIMEOUT)
                 .await?
@@ -116,8 +123,7 @@ impl Node {
     /// otherwise other nodes. `failures`: heartbeats that failed in a row before this one.
     async fn find_root(&self, failures: usize) -> Result<()> {
         if let Some(root) = self.groups.root() {
-            self.take_view(crate::root::view(&root.machine.view()?)?)
-                .await?;
+            self.take_view(root.cluster_view()?).await?;
         }
         if !failures.is_multiple_of(ASK_AROUND_EVERY) {
             return Ok(());
@@ -188,14 +194,14 @@ impl Node {
         beat: Beat,
     ) -> Result<BeatAnswer> {
         root.raft.read_barrier().await?;
-        let view = crate::root::view(&root.machine.view()?)?;
+        let view = root.cluster_view()?;
         let known = view.nodes.iter().find(|node| node.node == from);
         if known.is_none_or(|node| node.state == NodeState::Removed) {
             let error = Error::new(Code::Denied, format!("node {from} is not in the cluster"));
             return Err(error.hint("it was removed; join again with an empty directory"));
         }
         let now = self.env.clock.now();
-        let mut liveness = self.liveness.lock();
+        let mut liveness = self.liveness(root);
         liveness.hear(from, beat, now);
         let members = view
             .nodes
@@ -240,7 +246,9 @@ impl Node {
             }
             replicas.push(replica);
         }
-        for (group, replica, _) in self.groups.broken() {
+        let broken = self.groups.broken().into_iter();
+        let broken = broken.map(|(group, replica, _)| (group, replica));
+        for (group, replica) in broken.chain(self.forgotten_replicas()) {
             replicas.push(ReplicaBeat {
                 group,
                 replica,
@@ -270,15 +278,33 @@ impl Node {
         }
     }
 
+    /// Replicas that their groups count on and that this node has no more: it made place for a
+    /// successor that then did not become a member.
+    fn forgotten_replicas(&self) -> Vec<(GroupId, ReplicaId)> {
+        let view = self.views.now();
+        let mut forgotten = Vec::new();
+        for place in &view.groups {
+            let members = place.voters.iter().chain(&place.learners);
+            let here = members.filter(|(_, node)| *node == self.id);
+            let gone = here.filter(|(id, _)| self.groups.has_forgotten(place.group, *id));
+            forgotten.extend(gone.map(|(id, _)| (place.group, *id)));
+        }
+        forgotten
+    }
+
     async fn count_entries(&self, group: GroupId, replica: &mut ReplicaBeat) {
         let Ok(shard) = self.groups.shard(group) else {
             return;
         };
-        let read = |view: &crate::store::overlay::View| {
-            let root = shard::read::stat(view, &crate::types::DfsPath::root())?;
-            Ok((shard::read::header(view)?.deletions, root))
+        let machine = shard.machine.clone();
+        // Not in the queue of users' reads: a node that is late with this counts as gone.
+        let read = move || -> Result<_> {
+            let view = machine.view()?;
+            let root = shard::read::stat(&view, &crate::types::DfsPath::root())?;
+            Ok((shard::read::header(&view)?.deletions, root))
         };
-        if let Ok((deletions, root)) = shard.read(ReadLevel::Stale, read).await {
+        let counted = self.env.run_blocking(read).await;
+        if let Ok((deletions, root)) = counted.map_err(|e| shard.damage_met(e)) {
             replica.deletions = deletions;
             if let crate::proto::EntryView::Dir(dir) = root {
                 (replica.entries, replica.bytes) = (dir.totals.entries, dir.totals.bytes);

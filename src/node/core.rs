@@ -14,7 +14,7 @@ use super::transport::Transport;
 use super::view::{self, Views};
 use super::{spool, tail};
 use crate::env::{Env, MetaBase};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::net::ClientTls;
 use crate::proto::{ClusterView, Life, NodeAddress, NodeInfo, NodeState, RingEpoch};
 use crate::raft::{Members, Timers, members_in_log, members_of, seed_members};
@@ -220,7 +220,8 @@ impl Core {
             on_end: who.on_end.clone(),
         });
         groups.set_aside(self.broken, self.mend);
-        groups.start_all().await?;
+        let shared = shared_groups(&self.wal, &self.store).await?;
+        groups.start_all(&shared).await?;
         let view = newest_view(env, &who, &groups).await?;
         let node = Arc::new(Node {
             env: env.clone(),
@@ -270,7 +271,11 @@ impl Core {
 async fn newest_view(env: &Env, who: &Who, groups: &Groups) -> Result<ClusterView> {
     let kept = view::load(env, &who.data).await?;
     let own = match groups.root() {
-        Some(root) if root.machine.has_state() => Some(root::view(&root.machine.view()?)?),
+        Some(root) if root.machine.has_state() => match root.cluster_view() {
+            // Damaged here; the others have it.
+            Err(error) if error.code == Code::Busy => None,
+            own => Some(own?),
+        },
         _ => None,
     };
     let known = kept.into_iter().chain(own);

@@ -68,12 +68,15 @@ impl GroupContext {
             id,
             replica,
             self.wal.clone(),
-            machine,
+            machine.clone(),
             self.transport.clone(),
             self.timers,
         );
         let joined = self.raft_runtime.spawn(started).await;
-        joined.map_err(|e| Error::failed(format!("starting group {id} broke off ({e})")))?
+        let raft =
+            joined.map_err(|e| Error::failed(format!("starting group {id} broke off ({e})")))??;
+        machine.opened();
+        Ok(raft)
     }
 
     fn machine(&self, id: GroupId) -> Result<Arc<Machine>> {
@@ -113,7 +116,11 @@ impl Group {
     /// Takes over the shard's time.
     pub async fn learn_time(&self) -> Result<()> {
         self.raft.read_barrier().await?;
-        let header = crate::shard::read::header(&self.machine.view()?)?;
+        let header = self
+            .machine
+            .view()
+            .and_then(|view| crate::shard::read::header(&view));
+        let header = header.map_err(|error| self.damage_met(error))?;
         self.proposer.set_time(header.time);
         Ok(())
     }
@@ -137,13 +144,20 @@ impl Group {
         read: impl FnOnce(&View) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let answer = self.reader.read(level, read).await;
-        let replaceable = || self.raft.status().voters.len() > 1;
-        match answer {
-            Err(error) if error.code == Code::Corrupt && replaceable() => {
-                Err(self.machine.damage_met(error))
-            }
-            answer => answer,
-        }
+        answer.map_err(|error| self.damage_met(error))
+    }
+
+    /// What to tell somebody whose read of the records failed.
+    pub fn damage_met(&self, error: Error) -> Error {
+        damage_met(&self.raft, &self.machine, error)
+    }
+}
+
+/// Damage that a read met has the replica seen to, where there are others to take its place.
+fn damage_met(raft: &RaftGroup, machine: &Machine, error: Error) -> Error {
+    match error.code == Code::Corrupt && raft.status().voters.len() > 1 {
+        true => machine.damage_met(error),
+        false => error,
     }
 }
 
@@ -201,9 +215,26 @@ impl RootGroup {
 
     async fn learn_time(&self) -> Result<()> {
         self.raft.read_barrier().await?;
-        let cluster = crate::root::cluster(&self.machine.view()?)?;
+        let cluster = self.read(|view| crate::root::cluster(view))?;
         self.clock.set(cluster.time);
         Ok(())
+    }
+
+    /// Reads the records as they are here. They are few and always in memory.
+    ///
+    /// # Errors
+    /// What `read` says; `busy` for damage that another replica can make good.
+    pub fn read<T>(&self, read: impl FnOnce(&View) -> Result<T>) -> Result<T> {
+        let found = self.machine.view().and_then(|view| read(&view));
+        found.map_err(|error| damage_met(&self.raft, &self.machine, error))
+    }
+
+    /// The cluster as this replica knows it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn cluster_view(&self) -> Result<crate::proto::ClusterView> {
+        self.read(|view| crate::root::view(view))
     }
 
     /// The root group's time, as its leader counts it.

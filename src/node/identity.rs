@@ -156,7 +156,7 @@ impl Node {
         let root = self.groups.root().ok_or_else(|| {
             Error::new(Code::Redirect, "this node is no member of the root group")
         })?;
-        let sealed = root::ca(&root.machine.view()?)?.sealed;
+        let sealed = root.read(|view| root::ca(view))?.sealed;
         seal.open(self.cluster, &sealed)
     }
 

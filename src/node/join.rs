@@ -12,7 +12,7 @@ use crate::proto::{
     JoinAnswer, JoinRequest, JoinWhat, Joined, Life, NodeAddress, NodeInfo, NodeState, PeerAnswer,
     PeerCall,
 };
-use crate::root::{self, Role, RootCommand, RootDone};
+use crate::root::{Role, RootCommand, RootDone};
 use crate::types::{NodeId, Subject};
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ impl Node {
             other => return Err(Error::failed(format!("a token gave {other:?}"))),
         };
         let certificate = self.sign(&request.request, &subject, days, &[])?;
-        let view = root::view(&root.machine.view()?)?;
+        let view = root.cluster_view()?;
         let ca = view.ca.to_vec();
         let cluster = view.cluster;
         self.take_view(view).await?;

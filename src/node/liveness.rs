@@ -1,7 +1,7 @@
 //! Pure: who was heard of when, in the memory of the root group's leader. Only changes of state
 //! are ever logged, and not by this.
 
-use crate::proto::{Beat, GroupPlace};
+use crate::proto::{Beat, GroupPlace, ReplicaBeat};
 use crate::types::{GroupId, NodeId, ReplicaId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,16 +12,25 @@ pub const ONLINE_WITHIN: Duration = Duration::from_secs(5);
 /// What was heard of the nodes of the cluster since this leadership began.
 #[derive(Default)]
 pub struct Liveness {
-    /// When the leadership began, monotonic; silence is counted from there for those never heard.
+    /// The term of the leadership; 0 before the first.
+    term: u64,
+    /// When it began, monotonic; silence is counted from there for those never heard.
     since: Duration,
     heard: BTreeMap<NodeId, (Duration, Beat)>,
 }
 
 impl Liveness {
-    /// A new leadership knows nobody yet.
-    pub fn begin(&mut self, now: Duration) {
-        self.since = now;
-        self.heard.clear();
+    /// What was heard in the leadership of this term. A new one knows nobody yet: what was heard
+    /// in an earlier one, or nothing at all, must not make anybody look silent.
+    pub fn in_term(&mut self, term: u64, now: Duration) -> &mut Self {
+        if self.term != term {
+            *self = Liveness {
+                term,
+                since: now,
+                heard: BTreeMap::new(),
+            };
+        }
+        self
     }
 
     pub fn hear(&mut self, node: NodeId, beat: Beat, now: Duration) {
@@ -71,7 +80,7 @@ impl Liveness {
                     term: replica.term,
                     voters: replica.voters.clone(),
                     learners: replica.learners.clone(),
-                    broken: self.broken(replica.group),
+                    broken: self.broken(replica),
                     applied: replica.applied,
                     entries: replica.entries,
                     bytes: replica.bytes,
@@ -86,11 +95,16 @@ impl Liveness {
         places.into_values().collect()
     }
 
-    /// Replicas of a group that must be replaced.
-    fn broken(&self, group: GroupId) -> Vec<ReplicaId> {
+    /// Members of the group that this leader leads that must be replaced.
+    fn broken(&self, leader: &ReplicaBeat) -> Vec<ReplicaId> {
+        let is_member = |id: ReplicaId| {
+            let mut members = leader.voters.iter().chain(&leader.learners);
+            members.any(|(member, _)| *member == id)
+        };
         let replicas = self.heard.values().flat_map(|(_, beat)| &beat.replicas);
-        let broken = replicas.filter(|replica| replica.group == group && replica.broken);
-        broken.map(|replica| replica.replica).collect()
+        let broken = replicas.filter(|one| one.group == leader.group && one.broken);
+        let broken = broken.map(|one| one.replica);
+        broken.filter(|id| is_member(*id)).collect()
     }
 }
 
@@ -99,5 +113,39 @@ pub fn prefix_of(group: GroupId) -> String {
     match group {
         GroupId::ROOT => "(root group)".into(),
         _ => "/".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const OFFLINE_AFTER: Duration = Duration::from_secs(30);
+
+    fn offline(heard: &Liveness, now: Duration) -> BTreeSet<NodeId> {
+        heard.offline([NodeId(1), NodeId(2)].into_iter(), now, OFFLINE_AFTER)
+    }
+
+    #[test]
+    fn a_new_leadership_calls_nobody_gone_before_it_could_have_heard() {
+        let mut heard = Liveness::default();
+        let begun = 100 * SECOND;
+        let beat = Beat::default();
+        heard.in_term(3, begun).hear(NodeId(1), beat.clone(), begun);
+        assert!(offline(&heard, begun).is_empty(), "the first leadership");
+        let late = begun + 40 * SECOND;
+        heard.in_term(3, late).hear(NodeId(1), beat.clone(), late);
+        assert_eq!(offline(&heard, late), [NodeId(2)].into(), "the same one");
+        // Another one led meanwhile.
+        let again = late + 500 * SECOND;
+        heard.in_term(5, again).hear(NodeId(2), beat, again);
+        assert!(offline(&heard, again).is_empty(), "another leadership");
+        assert_eq!(heard.online(again), [NodeId(2)].into());
+        let late = again + 31 * SECOND;
+        assert_eq!(
+            offline(heard.in_term(5, late), late),
+            [NodeId(1), NodeId(2)].into()
+        );
     }
 }

@@ -48,6 +48,8 @@ pub struct Machine {
     meaning: Meaning,
     /// Where images are spooled.
     spool: PathBuf,
+    /// Its replica runs: damage can be mended under it.
+    open: AtomicBool,
     /// Applying found damage.
     damaged: AtomicBool,
     doubts: Arc<Doubts>,
@@ -77,6 +79,7 @@ impl Machine {
             replica: record.replica,
             meaning,
             spool: spool.to_owned(),
+            open: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             doubts,
         }))
@@ -105,6 +108,11 @@ impl Machine {
     pub fn damage_met(&self, error: Error) -> Error {
         self.doubts
             .instead_of(self.group, error, self.env.clock.now())
+    }
+
+    /// The replica runs from here on.
+    pub fn opened(&self) {
+        self.open.store(true, Ordering::Relaxed);
     }
 
     /// True after applying has stopped because of damage that is on the disk: a restart would meet
@@ -147,10 +155,12 @@ impl Machine {
         self.env.run_blocking(work).await
     }
 
-    /// Waits a while for damaged records to be mended.
+    /// Waits a while for damaged records to be mended. Not while the replica is being started:
+    /// who starts it sees to that.
     async fn is_mended(&self, error: &Error) -> bool {
         let told = error.to_string();
-        if !self.doubts.suspect(self.group, told, self.env.clock.now()) {
+        let cared_for = self.doubts.suspect(self.group, told, self.env.clock.now());
+        if !cared_for || !self.open.load(Ordering::Relaxed) {
             return false;
         }
         for _ in 0..MEND_LOOKS {

@@ -50,7 +50,11 @@ pub(super) async fn run(node: Arc<Node>) {
                         }
                     }
                 }
-            } else if let Err(error) = node.doubt(group, &running, &mut asked_at).await {
+                continue;
+            }
+            // What a leadership saw of learners says nothing in a later one.
+            (node.learners.lock()).retain(|(other, _), _| *other != group);
+            if let Err(error) = node.doubt(group, &running, &mut asked_at).await {
                 tracing::debug!(%group, %error, "not known whether this replica is a member");
             }
         }
@@ -86,7 +90,9 @@ impl Node {
                 let progress = progress.get(id);
                 let matched = progress.and_then(|progress| progress.matched);
                 let matched = matched.map_or(0, |index| index.0);
-                let stuck = !votes && self.is_stuck(group, *id, matched, now);
+                // An image moves the learner only when it is there as a whole.
+                let stuck =
+                    !votes && self.is_stuck(group, *id, (matched, raft.is_sending_image(*id)), now);
                 Replica {
                     id: *id,
                     node: *node,
@@ -135,11 +141,21 @@ impl Node {
         tracing::info!(%group, ?step, "members");
         match step {
             Step::AddLearner(node) => {
+                // A majority confirms it: what is on that node may be in another's care by now.
+                raft.read_barrier().await?;
+                let term = raft.status().term;
+                let here = replicas.iter().find(|replica| replica.node == node);
+                let replaces = here.map(|replica| replica.id);
                 let replica = match self.root_command(RootCommand::NextReplica).await? {
                     RootDone::Replica(replica) => replica,
                     other => return Err(Error::failed(format!("no replica id ({other:?})"))),
                 };
-                let call = PeerCall::CreateReplica { group, replica };
+                let call = PeerCall::CreateReplica {
+                    group,
+                    replica,
+                    replaces,
+                    term,
+                };
                 match self.peers.call(node, &call, STEP_TIMEOUT).await? {
                     PeerAnswer::Done => raft.add_learner(replica, node).await,
                     other => Err(odd(&other)),
@@ -200,10 +216,16 @@ impl Node {
             .unwrap_or_default()
     }
 
-    fn is_stuck(&self, group: GroupId, replica: ReplicaId, matched: u64, now: Duration) -> bool {
+    fn is_stuck(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+        (matched, is_filled): (u64, bool),
+        now: Duration,
+    ) -> bool {
         let mut seen = self.learners.lock();
         let last = seen.entry((group, replica)).or_insert((matched, now));
-        if last.0 != matched {
+        if last.0 != matched || is_filled {
             *last = (matched, now);
         }
         now.saturating_sub(last.1) > LEARNER_STUCK
@@ -284,14 +306,13 @@ impl Node {
         Err(last)
     }
 
-    /// Answers whether a replica is a member: as of a moment that a majority confirms.
+    /// Answers whether a replica is a member: as of a moment that a majority confirms. One whose
+    /// removal is not committed is: the change may be lost with its leader.
     pub(super) async fn is_member(&self, group: GroupId, replica: ReplicaId) -> Result<bool> {
         let raft = self.groups.raft(group).ok_or_else(|| {
             Error::new(Code::Redirect, format!("no replica of group {group} here"))
         })?;
         raft.read_barrier().await?;
-        let members = raft.members();
-        let all = members.voters.iter().chain(&members.learners);
-        Ok(all.into_iter().any(|(id, _)| *id == replica))
+        Ok(raft.is_member(replica))
     }
 }

@@ -8,10 +8,9 @@ use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::net::Stream;
 use crate::proto::{Beat, PeerAnswer, PeerCall, RaftMessage};
-use crate::root;
 use crate::shard::{keys, read};
 use crate::store::overlay::View as StoreView;
-use crate::types::{ChunkHash, Epoch, GroupId, LogIndex, NodeId, ReadLevel};
+use crate::types::{ChunkHash, Epoch, GroupId, LogIndex, NodeId, ReadLevel, ReplicaId};
 use bytes::Bytes;
 use futures::future::join_all;
 use std::sync::Arc;
@@ -68,7 +67,11 @@ async fn answer(stream: &mut Stream, answer: &PeerAnswer) -> Result<()> {
 }
 
 impl Node {
-    async fn answer_peer(self: &Arc<Self>, from: NodeId, call: PeerCall) -> Result<PeerAnswer> {
+    pub(super) async fn answer_peer(
+        self: &Arc<Self>,
+        from: NodeId,
+        call: PeerCall,
+    ) -> Result<PeerAnswer> {
         match call {
             PeerCall::Meet(life) => {
                 // The other end learns of its newest life even where this one is refused.
@@ -83,7 +86,7 @@ impl Node {
             PeerCall::Beat(beat) => self.serve_beat(from, *beat).await,
             PeerCall::View { known } => {
                 let view = match self.groups.root() {
-                    Some(root) => root::view(&root.machine.view()?)?,
+                    Some(root) => root.cluster_view()?,
                     None => self.views.now().cluster.clone(),
                 };
                 let newer = view.version > known;
@@ -93,8 +96,13 @@ impl Node {
                 let reply = self.root_command_of(from, &command).await?;
                 Ok(PeerAnswer::Root(codec::encode(&reply).into()))
             }
-            PeerCall::CreateReplica { group, replica } => {
-                self.groups.create(group, replica).await?;
+            PeerCall::CreateReplica {
+                group,
+                replica,
+                replaces,
+                term,
+            } => {
+                self.create_replica(group, replica, replaces, term).await?;
                 Ok(PeerAnswer::Done)
             }
             PeerCall::RemoveReplica { group, replica } => {
@@ -139,7 +147,7 @@ impl Node {
             PeerCall::Beats => {
                 let root = self.must_lead_root()?;
                 root.raft.read_barrier().await?;
-                Ok(PeerAnswer::Beats(self.heard_here()))
+                Ok(PeerAnswer::Beats(self.heard_here(&root)))
             }
             PeerCall::CheckRecords(group) => {
                 let checked = self.check_records(group).await?;
@@ -181,13 +189,32 @@ impl Node {
         Ok(PeerAnswer::Beat(answer))
     }
 
-    /// Removes a replica that its group says is no member: asked again, so that nobody's word
-    /// alone takes a copy away.
-    async fn remove_replica(
+    /// Makes a replica. One that is here already goes only if the asker leads the group, as far as
+    /// that one knows, and means to replace it, or if the group says that it is no member: the
+    /// asker may have been deposed without knowing it, and a later leader rely on that replica.
+    async fn create_replica(
         self: &Arc<Self>,
         group: GroupId,
-        replica: crate::types::ReplicaId,
+        replica: ReplicaId,
+        replaces: Option<ReplicaId>,
+        term: u64,
     ) -> Result<()> {
+        if let Some(here) = self.groups.held(group).filter(|here| *here != replica) {
+            let deposed = (self.groups.raft(group)).is_some_and(|raft| raft.status().term > term);
+            if deposed {
+                let why = format!("group {group} has had another leader since term {term}");
+                return Err(Error::new(Code::Conflict, why));
+            }
+            if replaces != Some(here) {
+                self.remove_replica(group, here).await?;
+            }
+        }
+        self.groups.create(group, replica, replaces).await
+    }
+
+    /// Removes a replica that its group says is no member: asked again, so that nobody's word
+    /// alone takes a copy away.
+    async fn remove_replica(self: &Arc<Self>, group: GroupId, replica: ReplicaId) -> Result<()> {
         let call = PeerCall::IsMember { group, replica };
         let timeout = crate::limits::REQUEST_TIMEOUT;
         match self.ask_leader(group, &call, timeout).await? {
@@ -234,6 +261,11 @@ impl Node {
         let view = self.views.now();
         if view.newest_epoch() != epoch {
             return Err(Error::new(Code::Busy, "the ring is at another epoch here"));
+        }
+        if view.offline.contains(&who) {
+            // It would be told that it needs nothing, and believe that it has all it should.
+            let why = format!("node {who} counts as gone here");
+            return Err(Error::new(Code::Busy, why));
         }
         let limit = limit.min(WANTED_MAX) as usize;
         let shard = self.groups.shard(group)?;

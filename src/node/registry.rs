@@ -14,7 +14,7 @@ use crate::raft::RaftGroup;
 use crate::store::overlay::{ReplicaMark, ReplicaRecord};
 use crate::types::{GroupId, ReplicaId};
 use parking_lot::RwLock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::MutexGuard;
 
@@ -67,17 +67,24 @@ impl Groups {
         })
     }
 
-    /// Starts every replica that the store has.
+    /// Starts every replica that the store has. Of the `shared` groups, which have other replicas,
+    /// one whose records turn out to be damaged waits to be mended.
     ///
     /// # Errors
     /// `corrupt` when log and state do not fit together.
-    pub async fn start_all(self: &Arc<Self>) -> Result<()> {
+    pub async fn start_all(self: &Arc<Self>, shared: &BTreeSet<GroupId>) -> Result<()> {
         for record in self.context.store.replicas() {
             let held = |held: &RwLock<BTreeMap<_, _>>| held.read().contains_key(&record.group);
             if held(&self.broken) || held(&self.waiting) {
                 continue;
             }
-            self.start(record.group, record.replica).await?;
+            let (group, replica) = (record.group, record.replica);
+            match self.start(group, replica).await {
+                Err(error) if shared.contains(&group) && self.doubts().is_open(group) => {
+                    self.set_aside(Vec::new(), vec![(group, replica, error.to_string())]);
+                }
+                started => started?,
+            }
         }
         Ok(())
     }
@@ -214,15 +221,33 @@ impl Groups {
         }
     }
 
-    /// Makes an empty replica, which an image is to fill. Durable when it returns; repeating it
-    /// does nothing.
+    /// The replica of a group that this node has, running or not.
+    pub fn held(&self, group: GroupId) -> Option<ReplicaId> {
+        let known = self.context.store.replica(group);
+        known.map(|(now, _)| now.replica)
+    }
+
+    /// Whether this node had a replica and has forgotten it.
+    pub fn has_forgotten(&self, group: GroupId, replica: ReplicaId) -> bool {
+        let tombstone = self.context.store.tombstone(group);
+        self.held(group) != Some(replica) && tombstone.is_ok_and(|highest| highest >= Some(replica))
+    }
+
+    /// Makes an empty replica, which an image is to fill, in the place of `replaces` if that is
+    /// here. Durable when it returns; repeating it does nothing.
     ///
     /// # Errors
-    /// `conflict` for an id that is not above those that were here (rule 3).
-    pub async fn create(self: &Arc<Self>, group: GroupId, replica: ReplicaId) -> Result<()> {
+    /// `conflict` for an id that is not above those that were here (rule 3), and while yet
+    /// another replica is here.
+    pub async fn create(
+        self: &Arc<Self>,
+        group: GroupId,
+        replica: ReplicaId,
+        replaces: Option<ReplicaId>,
+    ) -> Result<()> {
         let _one = self.changing.lock().await;
         let store = &self.context.store;
-        let known = store.replica(group).map(|(now, _)| now.replica);
+        let known = self.held(group);
         if known == Some(replica) {
             return Ok(());
         }
@@ -231,8 +256,13 @@ impl Groups {
             let why = format!("replica {replica} of group {group} is no newer than those before");
             return Err(Error::new(Code::Conflict, why));
         }
-        if known.is_some() {
-            self.forget(group).await?;
+        match known {
+            Some(here) if Some(here) != replaces => {
+                let why = format!("replica {here} of group {group} is here and not to be replaced");
+                return Err(Error::new(Code::Conflict, why));
+            }
+            Some(_) => self.forget(group).await?,
+            None => {}
         }
         let slot = store.fresh_slot(&self.context.env).await?;
         let record = ReplicaRecord {

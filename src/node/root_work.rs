@@ -66,17 +66,11 @@ impl Node {
 
 /// The leader's own work, until the process ends.
 pub(super) async fn run(node: Arc<Node>) {
-    let mut term = 0;
     loop {
         tokio::time::sleep(LOOK).await;
         let Some(root) = node.leading_root() else {
             continue;
         };
-        let now = root.raft.status().term;
-        if term != now {
-            term = now;
-            node.liveness.lock().begin(node.env.clock.now());
-        }
         match node.tend(&root).await {
             Ok(()) => {}
             Err(error) if error.code.is_retryable() || error.code == Code::Unavailable => {}
@@ -87,14 +81,13 @@ pub(super) async fn run(node: Arc<Node>) {
 
 impl Node {
     async fn tend(&self, root: &RootGroup) -> Result<()> {
-        let (nodes, epochs, keys, time) = {
-            let view = root.machine.view()?;
-            let time = root::cluster(&view)?.time;
-            let keys = root::ticket_keys(&view)?;
-            (root::nodes(&view)?, root::ring_epochs(&view)?, keys, time)
-        };
+        let (nodes, epochs, keys, time) = root.read(|view| {
+            let time = root::cluster(view)?.time;
+            let keys = root::ticket_keys(view)?;
+            Ok((root::nodes(view)?, root::ring_epochs(view)?, keys, time))
+        })?;
         let newest = epochs.last().map_or(Epoch(0), |epoch| epoch.epoch);
-        let wanted = self.ring_members(&nodes, epochs.last().map(|epoch| &epoch.members[..]));
+        let wanted = self.ring_members(root, &nodes, epochs.last().map(|epoch| &epoch.members[..]));
         let placed = epochs.last().map(|epoch| &epoch.members);
         if placed != Some(&wanted) && epochs.len() < root::EPOCHS_OPEN_MAX && !wanted.is_empty() {
             tracing::info!(after = %newest, members = wanted.len(), "a new epoch of the ring");
@@ -115,7 +108,7 @@ impl Node {
         }
         if epochs.len() > 1
             && let Some(last) = epochs.last()
-            && self.all_settled(last)
+            && self.all_settled(root, last)
         {
             tracing::info!(epoch = %newest, "everything has moved");
             root.propose(RootCommand::CloseBefore(newest)).await?;
@@ -138,9 +131,14 @@ impl Node {
 
     /// Who should hold chunks: members that have started once and were not silent for too long.
     /// A node that is silent but was in before stays, until it has been silent for long.
-    fn ring_members(&self, nodes: &[NodeInfo], before: Option<&[RingMember]>) -> Vec<RingMember> {
+    fn ring_members(
+        &self,
+        root: &RootGroup,
+        nodes: &[NodeInfo],
+        before: Option<&[RingMember]>,
+    ) -> Vec<RingMember> {
         let now = self.env.clock.now();
-        let liveness = self.liveness.lock();
+        let liveness = self.liveness(root);
         let online = liveness.online(now);
         let in_ring = |id: NodeId| {
             let mut members = before.unwrap_or_default().iter();
@@ -164,9 +162,9 @@ impl Node {
 
     /// Every node of an epoch has all that it should hold under it. One that is silent has not
     /// said so: the epoch stays open until it is back, or has left the ring.
-    fn all_settled(&self, epoch: &RingEpoch) -> bool {
+    fn all_settled(&self, root: &RootGroup, epoch: &RingEpoch) -> bool {
         let now = self.env.clock.now();
-        let liveness = self.liveness.lock();
+        let liveness = self.liveness(root);
         epoch.members.iter().all(|member| {
             let last = liveness.last(member.node, now);
             last.is_some_and(|(_, beat)| beat.settled >= epoch.epoch)

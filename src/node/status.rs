@@ -2,6 +2,7 @@
 //! should exist: every node tells of the chunks that belong on it and are not there.
 
 use super::Node;
+use super::group::RootGroup;
 use super::metrics::gauge;
 use super::peers::odd;
 use crate::error::Result;
@@ -58,8 +59,8 @@ impl Node {
             root.raft.read_barrier().await?;
             let own = self.own_beat().await;
             let now = self.env.clock.now();
-            self.liveness.lock().hear(self.id, own, now);
-            return Ok(self.heard_here());
+            self.liveness(&root).hear(self.id, own, now);
+            return Ok(self.heard_here(&root));
         }
         match self.ask_root(&PeerCall::Beats, ASK_TIMEOUT).await? {
             PeerAnswer::Beats(beats) => Ok(beats),
@@ -68,10 +69,10 @@ impl Node {
     }
 
     /// The same, on that leader.
-    pub(super) fn heard_here(&self) -> Vec<Heard> {
+    pub(super) fn heard_here(&self, root: &RootGroup) -> Vec<Heard> {
         let now = self.env.clock.now();
         let view = self.views.now();
-        let liveness = self.liveness.lock();
+        let liveness = self.liveness(root);
         let heard = view.members().filter_map(|info| {
             let (age, beat) = liveness.last(info.node, now)?;
             let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
@@ -117,7 +118,7 @@ impl Node {
         let wanted = members.len().min(super::members::VOTERS);
         // The leader of the root group has heard of this more lately than it told.
         let places = match self.leading_root() {
-            Some(_) => self.liveness.lock().places(self.env.clock.now()),
+            Some(root) => self.liveness(&root).places(self.env.clock.now()),
             None => view.groups.clone(),
         };
         let groups: Vec<GroupView> = places

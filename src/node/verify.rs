@@ -45,6 +45,15 @@ const MENDED_MAX: usize = 10_000;
 const LEADER_LOOK: Duration = Duration::from_millis(200);
 const LEADER_LOOKS: u32 = 25;
 
+/// What came of damaged records.
+#[derive(Default)]
+pub(super) struct Mended {
+    /// So many were put right.
+    pub mended: usize,
+    /// Of so many no other replica gave what fits.
+    pub left: usize,
+}
+
 /// Heals replicas whose records turn out to be damaged, until the process ends.
 pub(super) async fn run(node: Arc<Node>) {
     let doubts = node.groups.doubts().clone();
@@ -190,7 +199,9 @@ impl Node {
         if let Err(error) = raft.hand_over(HAND_OVER_MAX).await {
             tracing::warn!(%group, %error, "the lead stays with damaged records for now");
         }
-        let mended = self.mend(group, status.replica).await?;
+        let others = status.voters.iter().map(|(_, node)| *node);
+        let others: Vec<NodeId> = others.filter(|id| *id != self.id).collect();
+        let mended = self.mend(group, status.replica, &others).await?.mended;
         if self.check_records(group).await?.report.problems.is_empty() {
             if mended == 0 {
                 return Err(Error::corrupt("no check finds the damage"));
@@ -210,30 +221,36 @@ impl Node {
         Ok(())
     }
 
-    /// Takes damaged records from other replicas; how many were put right.
-    async fn mend(self: &Arc<Self>, group: GroupId, replica: ReplicaId) -> Result<usize> {
+    /// Takes damaged records of a replica here, running or not, from those on other nodes.
+    pub(super) async fn mend(
+        self: &Arc<Self>,
+        group: GroupId,
+        replica: ReplicaId,
+        others: &[NodeId],
+    ) -> Result<Mended> {
         let store = self.store.clone();
         let find = move || store.damaged_records(group, MENDED_MAX);
-        let mut mended = 0;
+        let mut done = Mended::default();
         for damaged in self.env.run_blocking(find).await? {
-            mended += usize::from(self.mend_one(group, replica, &damaged).await?);
+            match self.mend_one(group, replica, others, &damaged).await? {
+                true => done.mended += 1,
+                false => done.left += 1,
+            }
         }
-        Ok(mended)
+        Ok(done)
     }
 
     async fn mend_one(
         self: &Arc<Self>,
         group: GroupId,
         replica: ReplicaId,
+        others: &[NodeId],
         damaged: &DamagedRecord,
     ) -> Result<bool> {
-        let members = self.groups.raft(group).map(|raft| raft.members());
-        let voters = members.into_iter().flat_map(|members| members.voters);
-        let others = voters.map(|(_, node)| node).filter(|id| *id != self.id);
         let key = damaged.key.clone();
         let call = PeerCall::Record { group, key };
         for node in others {
-            match self.peers.call(node, &call, RECORD_TIMEOUT).await {
+            match self.peers.call(*node, &call, RECORD_TIMEOUT).await {
                 Ok(PeerAnswer::Record(Some(value))) => {
                     if self.store.mend((group, replica), damaged, &value)? {
                         return Ok(true);
@@ -248,17 +265,21 @@ impl Node {
         Ok(false)
     }
 
-    /// A record of a replica here, for one where it is damaged.
+    /// A record of a replica here, for one where it is damaged. The replica need not run: it may
+    /// wait for the same from the other.
     pub(super) async fn record_of(
         self: &Arc<Self>,
         group: GroupId,
         key: Bytes,
     ) -> Result<Option<Bytes>> {
-        let running = self.groups.running(group).ok_or_else(|| {
-            let why = format!("this node has no replica of group {group}");
-            Error::new(Code::Redirect, why)
-        })?;
-        let read = move || running.machine().view()?.get(&key);
+        let store = self.store.clone();
+        let read = move || match store.replica_view(group)? {
+            Some((_, view)) => view.get(&key),
+            None => {
+                let why = format!("this node has no replica of group {group}");
+                Err(Error::new(Code::Redirect, why))
+            }
+        };
         self.env.run_blocking(read).await
     }
 

@@ -43,10 +43,14 @@ pub enum PeerCall {
     },
     /// An encoded command of the root group, to its leader; one entry of its log.
     Root(Bytes),
-    /// Make an empty replica, to be filled by an image.
+    /// Make an empty replica, to be filled by an image. In the place of `replaces`, if the node
+    /// has that one.
     CreateReplica {
         group: GroupId,
         replica: ReplicaId,
+        replaces: Option<ReplicaId>,
+        /// Of the asker's leadership of the group.
+        term: u64,
     },
     /// This replica is no member any more: forget it.
     RemoveReplica {

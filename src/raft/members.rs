@@ -134,15 +134,26 @@ impl RaftGroup {
         members(&committed).at == now.at
     }
 
+    /// Whether this replica, as the leader, is sending that one an image, and not in vain.
+    pub fn is_sending_image(&self, to: ReplicaId) -> bool {
+        self.sends.is_filling(to)
+    }
+
+    /// Whether a replica belongs to the group by the newest members in the log, committed or not,
+    /// or by the newest that are committed.
+    pub fn is_member(&self, replica: ReplicaId) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let known = |members: &StoredMembership| members.get_node(&replica.0).is_some();
+        known(&metrics.membership_config) || known(&metrics.committed_membership_config)
+    }
+
     /// A removed leader leads a little longer, to tell the others; openraft would take changes
     /// from it in that time and lose its footing.
     fn is_removed(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let known = |members: &StoredMembership| members.get_node(&self.replica.0).is_some();
-        metrics.membership_config.log_id().is_some()
-            && !known(&metrics.membership_config)
-            && !known(&metrics.committed_membership_config)
+        let known = self.raft.metrics();
+        let knows_any = known.borrow_watched().membership_config.log_id().is_some();
+        knows_any && !self.is_member(self.replica)
     }
 
     fn may_vote(&self, now: &Members, new: ReplicaId) -> Result<()> {

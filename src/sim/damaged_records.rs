@@ -98,6 +98,38 @@ fn records_damaged_on_every_node_are_taken_from_each_other() {
     }
 }
 
+/// Applying what the log holds meets the damage before anything runs that could mend it.
+#[test]
+fn a_node_that_starts_with_damaged_records_serves_and_its_replicas_are_made_anew() {
+    let (mut cluster, before) = super::damaged_logs::killed(8, NEVER);
+    let rotten = base(&mut cluster, 1);
+    let mut keys = Vec::new();
+    let view = rotten.begin_read().unwrap();
+    let mut visit = |key: &[u8], _: &[u8]| {
+        // The node's own records say which replicas there are.
+        keys.extend((key[..4] != [0; 4]).then(|| key.to_vec()));
+        true
+    };
+    view.scan(&[], None, &mut visit).unwrap();
+    drop(view);
+    assert!(keys.len() > 2, "the seeds of two groups");
+    assert!(keys.iter().all(|key| rotten.flip_bit(key, 0, 1)));
+    start(&mut cluster);
+    let healed = |cluster: &Cluster| all_open(cluster) && replicas(cluster) != before;
+    let is_healed = cluster.run_until(HEALED_MAX, healed);
+    let held: Vec<_> = (0..NODES).map(|node| cluster.replicas(node)).collect();
+    assert!(
+        is_healed,
+        "{held:?}, refused: {:?}",
+        cluster.take_refusals()
+    );
+    // Until everybody has heard of it.
+    rest(&mut cluster, Duration::from_secs(5));
+    ask(&mut cluster, |connector| {
+        read_and_check(connector, 0..FILES)
+    });
+}
+
 #[test]
 fn a_replica_that_lost_records_is_made_anew() {
     let mut cluster = folded(7);

@@ -1,6 +1,6 @@
-//! Mends the logs of replicas that were not opened because something in them is damaged: asks the
-//! nodes that host the group for the damaged entries, and for what the lost end may have held. Run
-//! once after a start, until no replica waits.
+//! Mends replicas that were not opened because something in their logs, or a record that applying
+//! needs, is damaged: asks the nodes that host the group for the damaged entries and records, and
+//! for what the lost end may have held. Run once after a start, until no replica waits.
 //!
 //! All nodes of a group may wait for each other at once, none with the group open: what is asked
 //! here is answered from the log alone ([`PeerCall::Entries`], [`PeerCall::LogEnd`]).
@@ -88,12 +88,17 @@ pub(super) async fn run(node: Arc<Node>) {
             };
             let round = mending.round(late).await;
             match round.unwrap_or_else(|error| Round::Waits(error.to_string())) {
-                Round::Mended => {
-                    if let Err(error) = node.groups.open_mended(group, replica).await {
+                Round::Mended => match node.groups.open_mended(group, replica).await {
+                    Ok(()) => {}
+                    // Applying met a damaged record: the next round sees to it.
+                    Err(error) if node.groups.doubts().is_open(group) => {
+                        node.groups.waits_for(group, error.to_string());
+                    }
+                    Err(error) => {
                         (node.on_end)(&error);
                         return;
                     }
-                }
+                },
                 Round::GivenUp(why) => node.groups.must_be_replaced(group, replica, why),
                 Round::Waits(why) => {
                     if tell {
@@ -135,6 +140,19 @@ impl Mending {
             let known = self.node.wal.position(group, worst.index);
             let upto = known.unwrap_or(mark);
             self.node.wal.purge(group, upto).await?;
+        }
+        if self.node.groups.doubts().is_open(group) {
+            let nodes: Vec<NodeId> = others.iter().map(|(_, node)| *node).collect();
+            let left = self.node.mend(group, self.replica, &nodes).await?.left;
+            if left > 0 {
+                let why =
+                    format!("{left} of its records are damaged; no other node has given them");
+                return match late {
+                    true => Ok(self.give_up_if_possible(&others, why).await),
+                    false => Ok(Round::Waits(why)),
+                };
+            }
+            self.node.groups.doubts().end(group);
         }
         if self.node.wal.state(group).doubt.is_none() {
             return Ok(Round::Mended);

@@ -12,6 +12,7 @@ mod log_end;
 mod order;
 mod picture;
 mod play;
+mod replicas;
 mod script;
 
 use super::Node;
