@@ -26,6 +26,9 @@ use std::time::Duration;
 const MEND_LOOK: Duration = Duration::from_millis(50);
 const MEND_LOOKS: u32 = 600;
 
+/// How often it is looked whether a fold has made room for what is to be applied.
+const ROOM_LOOK: Duration = Duration::from_millis(20);
+
 fn no_replica(group: GroupId) -> Error {
     let why = format!("this node has no replica of group {group}");
     Error::new(Code::Redirect, why)
@@ -223,6 +226,10 @@ impl StateMachine for Machine {
     fn apply(&self, entries: Vec<Committed>) -> BoxFuture<'_, Result<Vec<Reply>>> {
         let entries = Arc::new(entries);
         Box::pin(async move {
+            // At a start nothing folds yet, and what is applied was in memory before.
+            while self.open.load(Ordering::Relaxed) && self.store.is_overfull() {
+                tokio::time::sleep(ROOM_LOOK).await;
+            }
             let mut applied = self.apply_here(entries.clone()).await;
             if let Err(error) = &applied
                 && error.code == Code::Corrupt

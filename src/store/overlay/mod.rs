@@ -15,7 +15,8 @@
 //! 1. A fold is one cut through all groups, frozen at one instant between publications, and is
 //!    committed only when the local log has synced every entry in it.
 //! 2. At most one active and one frozen layer. When the active one has reached its bound while a
-//!    fold is still running, [`MetaStore::is_full`] is true and proposals are refused as busy.
+//!    fold is still running, [`MetaStore::is_full`] is true and proposals are refused as busy;
+//!    at four times its bound what is committed waits as well.
 //! 3. A view sees exactly the publications up to its sequence, however long it lives: it takes
 //!    the layers, the base's transaction and the sequence under one lock; a newer value of a key
 //!    never displaces an older one that a living view can see.
@@ -54,6 +55,8 @@ use std::sync::Arc;
 
 /// The node's own slot.
 const NODE_SLOT: Slot = Slot(0);
+/// The active layer holds at most so many times its bound, and one batch.
+const OVERFULL: usize = 4;
 
 /// When to fold, and how much may wait for it.
 #[derive(Clone, Copy, Debug)]
@@ -295,6 +298,14 @@ impl MetaStore {
     pub fn is_full(&self) -> bool {
         let state = self.state.read();
         state.frozen.is_some() && state.active.read().bytes() >= self.options.bytes
+    }
+
+    /// True while the active layer is so far beyond its bound that even committed entries should
+    /// wait: a follower takes what its leader, whose disk may be faster, has accepted.
+    pub fn is_overfull(&self) -> bool {
+        let state = self.state.read();
+        let most = self.options.bytes.saturating_mul(OVERFULL);
+        state.frozen.is_some() && state.active.read().bytes() >= most
     }
 
     /// Bytes that wait in the active layer.

@@ -317,6 +317,34 @@ fn mending_never_undoes_a_newer_value() {
 }
 
 #[test]
+fn a_layer_that_cannot_be_frozen_is_full_and_then_overfull() {
+    let options = FoldOptions {
+        bytes: 64 << 10,
+        ..FoldOptions::default()
+    };
+    let meta = MetaStore::open(Arc::<MapBase>::default(), options).unwrap();
+    meta.add_replica(replica(1, 1), vec![]);
+    let mut index = 1u64;
+    let mut grow_to = |bytes: usize| {
+        while meta.active_bytes() < bytes {
+            index += 1;
+            let key = Bytes::copy_from_slice(&index.to_be_bytes());
+            let change = (key, Some(vec![7; 1_000].into()));
+            meta.publish(REPLICA, mark(index), vec![change]).unwrap();
+        }
+    };
+    grow_to(options.bytes);
+    assert!(!meta.is_full(), "it can be frozen");
+    let cut = meta.freeze().unwrap();
+    grow_to(options.bytes);
+    assert!(meta.is_full() && !meta.is_overfull());
+    grow_to(options.bytes * 4);
+    assert!(meta.is_overfull());
+    meta.thaw(cut);
+    assert!(!meta.is_full() && !meta.is_overfull());
+}
+
+#[test]
 fn bytes_return_to_zero_after_a_fold_and_overwrites_coalesce() {
     let meta = store(Arc::default());
     meta.add_replica(replica(1, 1), vec![]);
