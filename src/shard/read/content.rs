@@ -80,8 +80,11 @@ pub fn resolve(
                 ))
                 .at(path));
             }
-            let bytes = view.get(&keys::manifest(inode, id, page))?.ok_or_else(|| {
-                damaged(format!("manifest page {page} of file {inode} is missing")).at(path)
+            let bytes = view.get(&keys::manifest(inode, id, page))?;
+            let bytes = bytes.ok_or_else(|| match pinned {
+                // A removed file's pages are dropped some at a time, before its versions.
+                Some((_, version)) if is_removed(view, path, inode) => went_away(path, version),
+                _ => damaged(format!("manifest page {page} of file {inode} is missing")).at(path),
             })?;
             (None, decode::<ManifestPage>(&bytes)?.chunks)
         }
@@ -107,13 +110,20 @@ fn pinned_version(
     }
     match old_version(view, inode, version)? {
         Some(attrs) => Ok((inode, attrs)),
-        None => Err(Error::new(
-            Code::Conflict,
-            format!("version {version} went away while it was read"),
-        )
-        .hint("read it again from the beginning")
-        .at(path)),
+        None => Err(went_away(path, version)),
     }
+}
+
+/// The path leads to this file no more.
+fn is_removed(view: &dyn SlotRead, path: &DfsPath, inode: Inode) -> bool {
+    file_at(view, path).map_or(true, |(there, ..)| there != inode)
+}
+
+fn went_away(path: &DfsPath, version: FileVersion) -> Error {
+    let why = format!("version {version} went away while it was read");
+    Error::new(Code::Conflict, why)
+        .hint("read it again from the beginning")
+        .at(path)
 }
 
 fn version_of(

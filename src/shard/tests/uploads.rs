@@ -264,3 +264,39 @@ fn an_old_version_of_many_pages_is_dropped_piece_by_piece_and_not_shown_meanwhil
     let report = crate::shard::check::check(&shard.slot).unwrap();
     assert_eq!((report.references, report.problems.len()), (0, 0));
 }
+
+#[test]
+fn a_reader_of_a_removed_file_is_told_so_however_much_of_it_is_left() {
+    let mut shard = shard();
+    let held = shard.op(reserve("/f", Precondition::Absent));
+    for page in 0..4 {
+        let from = u64::from(page) * MANIFEST_PAGE_REFS as u64;
+        shard.op(stage(held, page, chunks(from, MANIFEST_PAGE_REFS)));
+    }
+    let size = 4 * MANIFEST_PAGE_REFS as u64 * CHUNK;
+    let first = shard.op(commit(held, size, Vec::new()));
+    shard.put("/f", "small", version(1));
+    let pin = Some((first.inode, first.version));
+    let read = |shard: &TestShard, page| {
+        read::resolve(&shard.slot, &path("/f"), None, page, pin).map(drop)
+    };
+    shard.op(remove("/f", Removal::File));
+    let mut refused = 0;
+    loop {
+        for page in 0..4 {
+            if let Err(error) = read(&shard, page) {
+                assert_eq!(error.code, Code::Conflict, "{error}");
+                refused += usize::from(read(&shard, 3).is_ok());
+            }
+        }
+        let cleanup = Chore::Cleanup {
+            records: 50,
+            now: true,
+        };
+        if !shard.chore(cleanup).more {
+            break;
+        }
+    }
+    assert!(refused > 0, "pages went before their version");
+    assert_eq!(read(&shard, 0).unwrap_err().code, Code::Conflict);
+}
