@@ -43,6 +43,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 pub const ENTRY_BYTES_MAX: usize = 8 * MIB as usize;
 /// Mutations in one log entry.
 pub const ENTRY_ITEMS_MAX: usize = 1_024;
+/// Chunks that the copies of one request may refer to: a reference is a record of its own. One file
+/// may be as large alone.
+pub const COPIED_CHUNKS_MAX: u64 = 65_536;
 /// Requests waiting to be proposed to one group; beyond it the answer is `busy`.
 pub const PROPOSALS_QUEUED_MAX: usize = 8_192;
 

@@ -15,7 +15,6 @@ use crate::store::image::{self, ImageMeta};
 use crate::store::overlay::{MetaStore, ReplicaMark, ReplicaRecord, StagedSlot, View};
 use crate::types::{GroupId, LogIndex, ReplicaId, Slot};
 use crate::{root, shard};
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +25,9 @@ use std::time::Duration;
 const MEND_LOOK: Duration = Duration::from_millis(50);
 const MEND_LOOKS: u32 = 600;
 
+/// Changes of so many bytes are made visible before more entries are applied. Few in tests, so that
+/// each of them goes over it.
+const APPLIED_BYTES: usize = if cfg!(test) { 4 << 10 } else { 16 << 20 };
 /// How often it is looked whether a fold has made room for what is to be applied.
 const ROOM_LOOK: Duration = Duration::from_millis(20);
 
@@ -151,11 +153,23 @@ impl Machine {
         self.records().map(mark).unwrap_or_default()
     }
 
-    async fn apply_here(&self, entries: Arc<Vec<Committed>>) -> Result<Vec<Reply>> {
+    /// Applies some of these entries, from one on.
+    async fn apply_here(&self, entries: Arc<Vec<Committed>>, from: usize) -> Result<Vec<Reply>> {
         let (store, meaning) = (self.store.clone(), self.meaning);
         let before = self.records().map(|(now, _)| now);
-        let work = move || apply_entries(&store, before?, meaning, &entries);
+        let work = move || apply_entries(&store, before?, meaning, &entries[from..]);
         self.env.run_blocking(work).await
+    }
+
+    /// The same; once more if damage that it met was mended.
+    async fn apply_some(&self, entries: &Arc<Vec<Committed>>, from: usize) -> Result<Vec<Reply>> {
+        let applied = self.apply_here(entries.clone(), from).await;
+        match applied {
+            Err(error) if error.code == Code::Corrupt && self.is_mended(&error).await => {
+                self.apply_here(entries.clone(), from).await
+            }
+            applied => applied,
+        }
     }
 
     /// Waits a while for damaged records to be mended. Not while the replica is being started:
@@ -226,24 +240,24 @@ impl StateMachine for Machine {
     fn apply(&self, entries: Vec<Committed>) -> BoxFuture<'_, Result<Vec<Reply>>> {
         let entries = Arc::new(entries);
         Box::pin(async move {
-            // At a start nothing folds yet, and what is applied was in memory before.
-            while self.open.load(Ordering::Relaxed) && self.store.is_overfull() {
-                tokio::time::sleep(ROOM_LOOK).await;
+            let mut replies = Vec::with_capacity(entries.len());
+            while replies.len() < entries.len() {
+                // At a start nothing folds yet, and what is applied was in memory before.
+                while self.open.load(Ordering::Relaxed) && self.store.is_overfull() {
+                    tokio::time::sleep(ROOM_LOOK).await;
+                }
+                match self.apply_some(&entries, replies.len()).await {
+                    Ok(some) => replies.extend(some),
+                    Err(error) => {
+                        let group = self.group;
+                        tracing::error!(%group, %error, "committed entries cannot be applied");
+                        let damaged = error.code == Code::Corrupt;
+                        self.damaged.fetch_or(damaged, Ordering::Relaxed);
+                        return Err(error);
+                    }
+                }
             }
-            let mut applied = self.apply_here(entries.clone()).await;
-            if let Err(error) = &applied
-                && error.code == Code::Corrupt
-                && self.is_mended(error).await
-            {
-                applied = self.apply_here(entries).await;
-            }
-            if let Err(error) = &applied {
-                let group = self.group;
-                tracing::error!(%group, %error, "committed entries cannot be applied");
-                let damaged = error.code == Code::Corrupt;
-                self.damaged.fetch_or(damaged, Ordering::Relaxed);
-            }
-            applied
+            Ok(replies)
         })
     }
 
@@ -282,60 +296,68 @@ fn staged_slot(image: StagedImage) -> StagedSlot {
     *place.expect("a staged image comes from this state machine")
 }
 
-/// Applies entries on top of `before` and publishes what they change.
+/// Applies entries on top of `before` and publishes what they change: all of them, or as many as
+/// fit into memory well. One reply for each that was applied.
 fn apply_entries(
     store: &Arc<MetaStore>,
     before: ReplicaRecord,
     meaning: Meaning,
     entries: &[Committed],
 ) -> Result<Vec<Reply>> {
-    let mut mark = before.mark;
-    let mut commands = Vec::new();
-    for entry in entries {
-        mark.position = entry.position;
-        match &entry.what {
-            CommittedWhat::Blank => {}
-            CommittedWhat::Members(members) => mark.members = members.clone(),
-            CommittedWhat::Command(command) => commands.push(command.clone()),
-        }
-    }
     let view = store.view(before.slot)?;
     let (changes, replies) = match meaning {
-        Meaning::Root => apply_root(&view, &commands)?,
-        Meaning::Shard => apply_shard(&view, &commands)?,
+        Meaning::Root => apply_root(&view, entries)?,
+        Meaning::Shard => apply_shard(&view, entries)?,
     };
     // The view ends first, so that what it saw need not be kept beside the new values.
     drop(view);
+    let mut mark = before.mark;
+    for entry in &entries[..replies.len()] {
+        mark.position = entry.position;
+        if let CommittedWhat::Members(members) = &entry.what {
+            mark.members = members.clone();
+        }
+    }
     store.publish((before.group, before.replica), mark, changes)?;
-    let mut replies = replies.into_iter();
-    Ok(entries
-        .iter()
-        .map(|entry| match entry.what {
-            CommittedWhat::Command(_) => replies.next().expect("one reply a command"),
-            _ => Box::new(()) as Reply,
-        })
-        .collect())
+    Ok(replies)
 }
 
-fn apply_shard(view: &View, commands: &[Bytes]) -> Result<(Vec<Change>, Vec<Reply>)> {
-    if commands.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
+fn apply_shard(view: &View, entries: &[Committed]) -> Result<(Vec<Change>, Vec<Reply>)> {
+    let is_command = |entry: &Committed| matches!(entry.what, CommittedWhat::Command(_));
+    if !entries.iter().any(is_command) {
+        return Ok((
+            Vec::new(),
+            entries.iter().map(|_| Box::new(()) as Reply).collect(),
+        ));
     }
     let mut batch = shard::Batch::new(view)?;
-    let mut replies = Vec::with_capacity(commands.len());
-    for command in commands {
-        replies.push(Box::new(shard::apply_bytes(&mut batch, command)?) as Reply);
+    let mut replies = Vec::with_capacity(entries.len());
+    for entry in entries {
+        if batch.bytes() >= APPLIED_BYTES {
+            break;
+        }
+        replies.push(match &entry.what {
+            CommittedWhat::Command(command) => {
+                Box::new(shard::apply_bytes(&mut batch, command)?) as Reply
+            }
+            CommittedWhat::Blank | CommittedWhat::Members(_) => Box::new(()) as Reply,
+        });
     }
     Ok((batch.finish(), replies))
 }
 
-fn apply_root(view: &View, commands: &[Bytes]) -> Result<(Vec<Change>, Vec<Reply>)> {
+fn apply_root(view: &View, entries: &[Committed]) -> Result<(Vec<Change>, Vec<Reply>)> {
     let mut staged = root::Staged::new(view);
-    let mut replies = Vec::with_capacity(commands.len());
-    for command in commands {
-        let (changes, answer) = root::apply(&staged, command)?;
-        staged.write(changes);
-        replies.push(Box::new(answer) as Reply);
+    let mut replies = Vec::with_capacity(entries.len());
+    for entry in entries {
+        replies.push(match &entry.what {
+            CommittedWhat::Command(command) => {
+                let (changes, answer) = root::apply(&staged, command)?;
+                staged.write(changes);
+                Box::new(answer) as Reply
+            }
+            CommittedWhat::Blank | CommittedWhat::Members(_) => Box::new(()) as Reply,
+        });
     }
     Ok((staged.finish(), replies))
 }

@@ -7,9 +7,12 @@ use super::view::View;
 use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_ITEMS_MAX, HAVE_HASHES_MAX, SESSION_LANES_MAX, STAT_PATHS_MAX,
+    BATCH_BYTES_MAX, BATCH_ITEMS_MAX, COPIED_CHUNKS_MAX, HAVE_HASHES_MAX, SESSION_LANES_MAX,
+    STAT_PATHS_MAX,
 };
-use crate::proto::{Answer, ChunkLocation, NodeAddress, Resolved, RouteView, TicketRight, WhoAmI};
+use crate::proto::{
+    Answer, ChunkLocation, EntryView, NodeAddress, Resolved, RouteView, TicketRight, WhoAmI,
+};
 use crate::shard;
 use crate::shard::command::{Chore, Op, Request, is_too_late};
 use crate::shard::read::{ListQuery, Listing};
@@ -91,6 +94,7 @@ impl Node {
         asked.session = own_session(caller, asked.session);
         asked.user = caller.user.clone();
         asked.group = caller.group.clone();
+        let copied = self.copied_chunks(&shard, &asked.ops).await?;
         let _committing = self.commits.read().await;
         let placed = self.place_contents(&shard, &mut asked, ack).await?;
         let held = self.hold_references(&shard, &asked, ack).await?;
@@ -101,7 +105,7 @@ impl Node {
             Some(_) => codec::encode(&asked).len(),
             None => request.len(),
         };
-        let (outcomes, time) = shard.proposer.propose(asked, bytes).await?;
+        let (outcomes, time) = shard.proposer.propose(asked, bytes, copied).await?;
         // A request that came too late after its chunks were held was not executed.
         if let Some(Err(error)) = outcomes.iter().find(|outcome| is_too_late(outcome)) {
             return Err(error.clone());
@@ -122,6 +126,45 @@ impl Node {
             time,
             tickets,
         })
+    }
+
+    /// How many chunks the copies of a request refer to, as far as the state here tells.
+    ///
+    /// # Errors
+    /// `usage` for more than one request may: each is a record, and all are written in one step.
+    async fn copied_chunks(&self, shard: &Group, ops: &[Op]) -> Result<u64> {
+        let copies = ops.iter().filter_map(|op| match op {
+            Op::Copy { from, .. } => Some(from.clone()),
+            _ => None,
+        });
+        let copies: Vec<DfsPath> = copies.collect();
+        if copies.len() < 2 {
+            return Ok(0);
+        }
+        let machine = shard.machine.clone();
+        let count = move || {
+            let view = machine.view()?;
+            let mut chunks = 0u64;
+            for path in &copies {
+                match shard::read::stat(&view, path) {
+                    Ok(EntryView::File(file)) => chunks += file.attrs.chunks(),
+                    // Refused when it is applied.
+                    Ok(_) => {}
+                    Err(error) if error.code == Code::Corrupt => return Err(error),
+                    Err(_) => {}
+                }
+            }
+            Ok(chunks)
+        };
+        let chunks = self.env.run_blocking(count).await;
+        let chunks = chunks.map_err(|error| shard.damage_met(error))?;
+        if chunks > COPIED_CHUNKS_MAX {
+            let why = format!(
+                "the copies in one request refer to {chunks} chunks (at most {COPIED_CHUNKS_MAX})"
+            );
+            return Err(Error::usage(why).hint("copy fewer files in one request"));
+        }
+        Ok(chunks)
     }
 
     pub(super) async fn stat(&self, path: DfsPath, level: ReadLevel) -> Result<Answer> {

@@ -23,6 +23,9 @@ const ENTRIES_IN_FLIGHT: usize = 3;
 const GATHERED_BYTES_MAX: usize = ENTRY_BYTES_MAX - (64 << 10);
 /// Bytes of one request beside what its client encoded: numbers grow, names are filled in.
 const REQUEST_EXTRA_BYTES: usize = 64;
+/// So many references that a copy makes count as one operation: an entry that is full of them makes
+/// as many records as fit into memory many times over.
+const CHUNKS_AN_ITEM: usize = 64;
 /// Bytes of requests that may wait; beyond it the answer is `busy`.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
 
@@ -33,6 +36,7 @@ enum Work {
     Request {
         request: Request,
         bytes: usize,
+        items: usize,
         answer: oneshot::Sender<Answered>,
     },
     Chore {
@@ -81,20 +85,22 @@ impl Proposer {
         self.time.now()
     }
 
-    /// Proposes a request and waits until it is applied.
+    /// Proposes a request and waits until it is applied. Its copies refer to `copied` chunks.
     ///
     /// # Errors
     /// `busy` or `redirect` when it certainly was not proposed; an error with
     /// `may_have_happened` when its outcome is open. Refusals are outcomes, not errors.
-    pub async fn propose(&self, request: Request, bytes: usize) -> Answered {
+    pub async fn propose(&self, request: Request, bytes: usize, copied: u64) -> Answered {
         let bytes = bytes + request.user.len() + request.group.len() + REQUEST_EXTRA_BYTES;
         if bytes > GATHERED_BYTES_MAX {
             return Err(Error::usage(format!(
                 "a request of {bytes} bytes is too large"
             )));
         }
+        let copies = usize::try_from(copied).unwrap_or(usize::MAX) / CHUNKS_AN_ITEM;
         let (answer, receive) = oneshot::channel();
         self.enqueue(Work::Request {
+            items: request.ops.len().saturating_add(copies),
             request,
             bytes,
             answer,
@@ -210,7 +216,7 @@ struct Gathered {
 impl Gathered {
     fn size(work: &Work) -> (usize, usize) {
         match work {
-            Work::Request { request, bytes, .. } => (request.ops.len(), *bytes),
+            Work::Request { items, bytes, .. } => (*items, *bytes),
             // A chore writes as much as many operations do.
             Work::Chore { .. } => (ENTRY_ITEMS_MAX / 4, 0),
         }
@@ -222,12 +228,13 @@ impl Gathered {
 
     fn fits(&self, work: &Work) -> bool {
         let (items, bytes) = Self::size(work);
-        self.items + items <= ENTRY_ITEMS_MAX && self.bytes + bytes <= GATHERED_BYTES_MAX
+        self.items.saturating_add(items) <= ENTRY_ITEMS_MAX
+            && self.bytes + bytes <= GATHERED_BYTES_MAX
     }
 
     fn add(&mut self, work: Work) {
         let (items, bytes) = Self::size(&work);
-        self.items += items;
+        self.items = self.items.saturating_add(items);
         self.bytes += bytes;
         match work {
             Work::Request {

@@ -35,6 +35,8 @@ pub struct Batch<'v> {
     paths: HashMap<Box<str>, Arc<[Inode]>>,
     undo: Vec<Undo>,
     undoing: bool,
+    /// Bytes that were ever staged.
+    bytes: usize,
 }
 
 /// A directory record as this batch knows it.
@@ -81,7 +83,14 @@ impl<'v> Batch<'v> {
             paths: HashMap::new(),
             undo: Vec::new(),
             undoing: false,
+            bytes: 0,
         })
+    }
+
+    /// Bytes of keys and values that were staged, those that were replaced or taken back included:
+    /// about what the batch needs of memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The shard's header as of what is staged.
@@ -174,6 +183,7 @@ impl<'v> Batch<'v> {
 
     fn stage(&mut self, key: Bytes, value: Option<Bytes>) {
         debug_assert!(!matches!(key[0], keys::HEADER | keys::DIRS));
+        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
         let before = self.staged.insert(key.clone(), value);
         if self.undoing {
             self.undo.push(Undo::Staged(key, before));

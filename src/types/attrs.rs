@@ -69,6 +69,16 @@ pub struct FileAttrs {
     pub content: Content,
 }
 
+impl FileAttrs {
+    /// Chunks that the content consists of.
+    pub fn chunks(&self) -> u64 {
+        match self.content {
+            Content::Chunks { chunk_bytes, .. } => self.size.div_ceil(chunk_bytes.max(1)),
+            Content::Empty | Content::Inline { .. } => 0,
+        }
+    }
+}
+
 /// What lies below a directory, the directory itself not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirTotals {

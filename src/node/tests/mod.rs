@@ -2,6 +2,7 @@
 //! log, metadata store, chunk store, groups and calls over a disk that loses power, fails and
 //! fills up. One `Life` is one process.
 
+mod copies;
 mod crash;
 mod direct;
 mod failed_sync;
