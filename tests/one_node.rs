@@ -2,7 +2,9 @@
 
 mod support;
 
-use support::{Node, bytes, tree};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use support::{Node, bytes, tree, until};
 
 #[test]
 fn a_tree_goes_in_and_comes_out_the_same() {
@@ -164,4 +166,44 @@ fn trees_put_moved_and_copied_again_under_their_ids_are_there_once() {
         .ok();
     assert_eq!(node.dfs(&["ls", "/put"]).ok(), "d/\ntree/\n");
     node.dfs(&["fsck"]).ok();
+}
+
+/// Whatever stops a get, it ends with the same status and leaves nothing that no get goes on with.
+#[test]
+fn a_get_that_is_told_to_stop_cleans_up_after_itself() {
+    let node = Node::start();
+    // One chunk: what came of it cannot be continued.
+    node.write("large", &bytes(1, 15 << 20));
+    node.dfs(&["put", "large", "/large"]).ok();
+    for signal in ["-TERM", "-INT"] {
+        let mut status = None;
+        // A get may be through before it is stopped; then another one.
+        until(Duration::from_secs(60), "a get is stopped half way", || {
+            let _ = std::fs::remove_file(node.path("back"));
+            let mut get = node
+                .command(&["--json", "get", "/large", "back"])
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            until(Duration::from_secs(60), "the get writes", || {
+                parts(&node) > 0 || get.try_wait().unwrap().is_some()
+            });
+            let pid = get.id().to_string();
+            let sent = Command::new("kill").args([signal, &pid]).status();
+            let ended = get.wait_with_output().unwrap();
+            status = ended.status.code();
+            sent.unwrap().success() && status != Some(0)
+        });
+        assert_eq!(status, Some(130), "{signal}");
+        assert_eq!(parts(&node), 0, "{signal}");
+    }
+}
+
+/// Local files beside the target of a get that are not it.
+fn parts(node: &Node) -> usize {
+    let names = std::fs::read_dir(node.home.path()).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|name| name.contains("back") && name != "back")
+        .count()
 }

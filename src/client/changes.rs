@@ -231,7 +231,7 @@ pub(crate) fn shown_id(ids: &OpIds, sent: &Sent) -> String {
 }
 
 /// The path an operation is about, which names it in errors and finds its shard.
-fn path_of(op: &Op) -> Option<&DfsPath> {
+pub(crate) fn path_of(op: &Op) -> Option<&DfsPath> {
     match op {
         Op::Mkdir { path, .. }
         | Op::Put { path, .. }

@@ -6,6 +6,7 @@ use super::options::ConnectOptions;
 use super::owners::OwnersDesk;
 use super::retry::{Pace, Retry};
 use super::sessions::Sessions;
+use super::under_way::UnderWay;
 use super::wire::{Bind, NetDial, OsSockets};
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
@@ -26,6 +27,7 @@ pub(crate) struct Core {
     pub(crate) timeout: Duration,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) sessions: Sessions,
+    pub(crate) under_way: UnderWay,
     pub(crate) owners: OwnersDesk,
 }
 
@@ -61,6 +63,7 @@ impl Client {
             timeout: options.timeout,
             state_dir: options.state_dir,
             sessions: Sessions::default(),
+            under_way: options.under_way,
             owners: OwnersDesk::default(),
         };
         core.connect().await

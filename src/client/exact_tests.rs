@@ -3,7 +3,7 @@
 
 use super::testing::{CHUNK, INLINE, TestCluster};
 use super::tests::{bytes, cat, get, path, put};
-use super::{Client, GetOptions, NoProgress, OpIds, Overwrite, PutOptions};
+use super::{Client, GetOptions, NoProgress, OpIds, OpState, Overwrite, PutOptions};
 use crate::error::{Code, Error};
 use crate::shard::command::{Chore, Removal};
 use crate::shard::testing;
@@ -183,6 +183,39 @@ async fn an_automatic_name_given_back_is_the_same_request() {
     );
     let gone = again.stat(path("/d/c"), crate::types::ReadLevel::Linearizable);
     assert!(gone.await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_dropped_in_the_middle_stays_open_under_its_name() {
+    let node = TestCluster::one();
+    let client = node.client(None).await;
+    let under_way = client.core.under_way.clone();
+    mkdir(&client, "/d/a", &OpIds::Automatic).await.unwrap();
+    assert_eq!(under_way.newest(), None, "what was answered is not open");
+
+    node.works_for(Duration::from_secs(2));
+    let soon = Duration::from_secs(1);
+    let ids = OpIds::Automatic;
+    let dropped = tokio::time::timeout(soon, mkdir(&client, "/d/b", &ids));
+    assert!(dropped.await.is_err());
+    let open = under_way.newest().unwrap();
+    assert_eq!(open.path.as_ref(), Some(path("/d/b")));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let state = client.op_status(&open.op_id.unwrap()).await.unwrap();
+    assert!(matches!(state, OpState::Applied(_)), "{state:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_is_dropped_before_its_commit_leaves_nothing_open() {
+    let node = TestCluster::one();
+    let client = node.client(None).await;
+    node.works_for(Duration::from_secs(2));
+    let (data, options) = (bytes(3 * CHUNK, 1), PutOptions::default());
+    let mut pipe = &data[..];
+    let put = client.put_reader(&mut pipe, path("/d/f"), &options, &NoProgress);
+    let dropped = tokio::time::timeout(Duration::from_secs(1), put).await;
+    assert!(dropped.is_err(), "its reservation takes longer");
+    assert_eq!(client.core.under_way.newest(), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,6 +62,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tree_hash;
+mod under_way;
 mod upload;
 mod window;
 mod wire;
@@ -71,5 +72,7 @@ pub use list::Pages;
 pub use options::{ConnectOptions, GetOptions, ListOptions, OpIds, Overwrite, PutOptions};
 pub use progress::{NoProgress, Progress};
 pub use report::{Changed, GetReport, Listing, OpState, Page, PutReport, TreeReport};
+pub use send::ask_later;
+pub use under_way::{OpenChange, UnderWay};
 #[cfg(test)]
 pub(crate) use wire::Bind;

@@ -1,5 +1,6 @@
 //! What a caller chooses: where to connect, how long to wait, which preconditions.
 
+use super::under_way::UnderWay;
 use crate::limits::{REQUEST_TIMEOUT, WINDOW_BYTES_DEFAULT};
 use crate::net::ClientTls;
 use crate::types::{Ack, ClusterId, DfsPath, FileVersion, Name, ReadLevel};
@@ -23,6 +24,9 @@ pub struct ConnectOptions {
     /// Where interrupted uploads remember what they did, and the nodes' addresses are kept
     /// (`~/.local/state/dfs`); `None`: uploads are not resumable.
     pub state_dir: Option<PathBuf>,
+    /// Where the client writes down which changes are under way: what a caller that drops it in
+    /// the middle of one still wants to know.
+    pub under_way: UnderWay,
 }
 
 impl ConnectOptions {
@@ -34,6 +38,7 @@ impl ConnectOptions {
             tls,
             timeout: REQUEST_TIMEOUT,
             state_dir: None,
+            under_way: UnderWay::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::ask::To;
 use super::core::{Client, odd};
 use super::options::ListOptions;
 use super::report::Page;
+use super::under_way::OpenChange;
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::proto::{
@@ -188,8 +189,17 @@ impl Client {
     pub async fn admin(&self, call: AdminCall) -> Result<AdminAnswer> {
         let timeout = self.core.timeout;
         let changes = is_change(&call);
+        let nameless = OpenChange {
+            path: None,
+            op_id: None,
+        };
+        let change = changes.then(|| self.core.under_way.began(nameless));
         let call = Call::Admin(call);
-        match self.ask_openly(To::Any, &call, timeout, timeout).await {
+        let asked = self.ask_openly(To::Any, &call, timeout, timeout).await;
+        if let Some(change) = change {
+            self.core.under_way.ended(change);
+        }
+        match asked {
             Ok(Answer::Admin(answer)) => Ok(answer),
             Ok(_) => Err(odd("an administrator's call")),
             Err(error) => Err(Error {

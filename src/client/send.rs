@@ -2,11 +2,13 @@
 //! number until the shard answers or the deadline ends.
 
 use super::ask::To;
+use super::changes::path_of;
 use super::core::{Client, is_passing, odd, shown};
 use super::opid::OpId;
 use super::options::OpIds;
 use super::retry::Retry;
 use super::sessions::LaneLease;
+use super::under_way::OpenChange;
 use crate::codec;
 use crate::error::{Code, Error, Result};
 use crate::limits::BATCH_ITEMS_MAX;
@@ -132,6 +134,20 @@ impl Client {
     }
 
     async fn send_request(&self, shard: GroupId, request: &Request, ack: Ack) -> Result<Answered> {
+        let change = open_change(request).map(|change| self.core.under_way.began(change));
+        let answered = self.send_until_answered(shard, request, ack).await;
+        if let Some(change) = change {
+            self.core.under_way.ended(change);
+        }
+        answered
+    }
+
+    async fn send_until_answered(
+        &self,
+        shard: GroupId,
+        request: &Request,
+        ack: Ack,
+    ) -> Result<Answered> {
         let frame = codec::encode(&Call::Mutate {
             shard: shard.0,
             request: codec::encode(request).into(),
@@ -237,14 +253,32 @@ fn is_unknown(outcome: &Outcome) -> bool {
 }
 
 fn unknown(request: &Request, cause: Error) -> Error {
-    let id = OpId {
+    let message = format!("not known whether it was done ({})", cause.message);
+    let error = Error::unavailable(message).unknown_outcome();
+    error.hint(ask_later(&id_of(request).to_string()))
+}
+
+/// How to find out what became of a change.
+pub fn ask_later(op_id: &str) -> String {
+    format!("ask later with `dfs op status {op_id}`")
+}
+
+fn id_of(request: &Request) -> OpId {
+    OpId {
         session: request.session,
         lane: request.lane,
         seq: request.seq,
-    };
-    let message = format!("not known whether it was done ({})", cause.message);
-    let error = Error::unavailable(message).unknown_outcome();
-    error.hint(format!("ask later with `dfs op status {id}`"))
+    }
+}
+
+/// What to say of a request that is under way. `None` for steps of uploads that nobody sees.
+fn open_change(request: &Request) -> Option<OpenChange> {
+    let hidden = |op: &Op| matches!(op, Op::Reserve { .. } | Op::Stage { .. } | Op::Abort { .. });
+    let change = request.ops.iter().find(|op| !hidden(op))?;
+    Some(OpenChange {
+        path: path_of(change).cloned(),
+        op_id: Some(id_of(request).to_string()),
+    })
 }
 
 fn no_time(shard: GroupId) -> Error {

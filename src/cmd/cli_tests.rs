@@ -1,7 +1,9 @@
 //! Tests of the command line as a whole: what is accepted, refused, and how.
 
 use super::{Cli, parse, status_of, wants_json};
+use crate::client::OpenChange;
 use crate::error::{Code, Error};
+use crate::types::DfsPath;
 use clap::CommandFactory;
 use std::ffi::OsString;
 
@@ -175,5 +177,30 @@ fn exit_statuses_come_from_the_code() {
     assert_eq!(
         status_of(Err(super::Failure::Reported(Code::Partial)), false),
         10
+    );
+}
+
+#[test]
+fn what_was_stopped_in_the_middle_of_a_change_says_so_and_how_to_find_out() {
+    let quiet = super::interrupted(None);
+    assert_eq!(
+        (quiet.code, quiet.may_have_happened),
+        (Code::Interrupted, false)
+    );
+    let open = |path: Option<&str>, op_id: Option<&str>| OpenChange {
+        path: path.map(|path| DfsPath::parse(path).unwrap()),
+        op_id: op_id.map(str::to_owned),
+    };
+    let error = super::interrupted(Some(open(Some("/a"), Some("job"))));
+    assert!(error.may_have_happened);
+    assert_eq!(
+        super::failure::rendered(&error, false),
+        "dfs: /a: interrupted (it may have happened); ask later with `dfs op status job`\n"
+    );
+    let error = super::interrupted(Some(open(None, None)));
+    assert!(error.may_have_happened);
+    assert_eq!(
+        error.to_string(),
+        "interrupted (it may have happened); look whether it was done"
     );
 }

@@ -4,7 +4,7 @@
 use super::failure::{Outcome, tell};
 use super::globals::Globals;
 use super::output::Output;
-use crate::client::{Client, ConnectOptions};
+use crate::client::{Client, ConnectOptions, UnderWay};
 use crate::cluster::{Identity, default_identity_path};
 use crate::config::{Config, state_dir};
 use crate::env::Env;
@@ -23,6 +23,8 @@ pub struct Context {
     pub out: Output,
     /// The world: clock, randomness, tasks, disk.
     pub env: Env,
+    /// The changes that are sent and not answered.
+    pub under_way: UnderWay,
 }
 
 /// Looks up an environment variable; one that is not UTF-8 counts as not set.
@@ -41,6 +43,7 @@ impl Context {
             config,
             out: Output::stdout(),
             env,
+            under_way: UnderWay::default(),
         })
     }
 
@@ -94,6 +97,7 @@ impl Context {
         options.timeout = self.config.client.timeout.unwrap_or(REQUEST_TIMEOUT);
         options.state_dir = state_dir(&variable);
         options.cluster = Some(identity.cluster()?);
+        options.under_way = self.under_way.clone();
         Ok(Client::connect(self.env.clone(), options).await?)
     }
 }

@@ -6,6 +6,7 @@
 //! | `globals` | flags all or several verbs share |
 //! | `context` | settings, output and connection of one command |
 //! | `failure` | how verbs end, how errors look; exit statuses come from `error::Code` |
+//! | `signals` | what stops a verb before its end |
 //! | `output`, `entry`, `listing`, `transfer`, `table`, `text` | what results look like, on the screen and as JSON |
 //! | `items`, `walk`, `operands`, `targets`, `glob`, `progress` | many paths, trees, `cp`'s rules, patterns, bars |
 //!
@@ -53,6 +54,7 @@ mod rmdir;
 mod screen;
 mod scrub;
 mod serve;
+mod signals;
 mod sources;
 mod stat;
 mod status;
@@ -67,6 +69,7 @@ mod user;
 mod versions;
 mod walk;
 
+use crate::client::{OpenChange, ask_later};
 use crate::env;
 use crate::error::{Code, Error};
 use clap::error::ErrorKind;
@@ -75,7 +78,11 @@ use context::Context;
 use failure::{Failure, Outcome, report, usage_error};
 use globals::Globals;
 use std::ffi::OsString;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+
+/// How long work on local files may go on after a verb was stopped.
+const LOCAL_END: Duration = Duration::from_millis(300);
 
 /// A strongly consistent, peer-to-peer distributed file system in one binary
 ///
@@ -212,13 +219,18 @@ fn start(cli: Cli) -> Outcome {
             Verb::Serve(args) => serve::run(args, &cx).await,
             verb => tokio::select! {
                 biased;
-                () = interrupted() => Err(Failure::Error(interrupted_error())),
+                () = signals::stopped() => Err(Failure::Error(interrupted(cx.under_way.newest()))),
                 outcome = run(verb, &cx) => outcome,
             },
         }
     });
-    // Whatever still runs (a blocking read of a terminal, say) must not keep the process.
-    runtime.shutdown_background();
+    // Whatever still runs (a blocking read of a terminal, say) must not keep the process; what was
+    // stopped may just be at a local file, which it removes then.
+    let stopped = matches!(&outcome, Err(Failure::Error(e)) if e.code == Code::Interrupted);
+    match stopped {
+        true => runtime.shutdown_timeout(LOCAL_END),
+        false => runtime.shutdown_background(),
+    }
     // What was written before a failure counts, too.
     let flushed = cx.out.flush();
     outcome.and(flushed)
@@ -262,16 +274,21 @@ async fn run(verb: Verb, cx: &Context) -> Outcome {
     }
 }
 
-/// Ends at the first Ctrl-C. Without signals from the system it never ends.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+/// What to say of a verb that was stopped, perhaps in the middle of a change.
+fn interrupted(open: Option<OpenChange>) -> Error {
+    let again = "run the same command again: transfers go on where they stopped";
+    let Some(OpenChange { path, op_id }) = open else {
+        return Error::new(Code::Interrupted, "interrupted").hint(again);
+    };
+    let error = Error::new(Code::Interrupted, "interrupted (it may have happened)");
+    let error = error.unknown_outcome().hint(match op_id {
+        Some(op_id) => ask_later(&op_id),
+        None => "look whether it was done".into(),
+    });
+    match path {
+        Some(path) => error.at(path),
+        None => error,
     }
-}
-
-fn interrupted_error() -> Error {
-    Error::new(Code::Interrupted, "interrupted")
-        .hint("run the same command again: transfers go on where they stopped")
 }
 
 /// Messages go to standard error: of a server all that matter, of a client warnings, unless

@@ -185,6 +185,7 @@ impl TestCluster {
             timeout: Duration::from_secs(10),
             state_dir,
             sessions: Default::default(),
+            under_way: Default::default(),
             owners: Default::default(),
         };
         core.connect().await.unwrap()
