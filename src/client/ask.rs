@@ -52,20 +52,13 @@ pub(crate) struct Asked {
 impl Client {
     /// Asks something that changes nothing until the deadline.
     pub(crate) async fn ask(&self, to: To<'_>, call: &Call) -> Result<Answer> {
-        let timeout = self.core.timeout;
-        self.ask_for(to, call, timeout, READ_ATTEMPT).await
+        self.ask_for(to, call, READ_ATTEMPT).await
     }
 
-    /// The same with its own deadline; one attempt takes `most` at most.
-    pub(crate) async fn ask_for(
-        &self,
-        to: To<'_>,
-        call: &Call,
-        timeout: Duration,
-        most: Duration,
-    ) -> Result<Answer> {
+    /// The same; one attempt takes `most` at most. See [`Client::ask_openly`].
+    pub(crate) async fn ask_for(&self, to: To<'_>, call: &Call, most: Duration) -> Result<Answer> {
         // Nothing can have happened: a read changes nothing.
-        let asked = self.ask_openly(to, call, timeout, most).await;
+        let asked = self.ask_openly(to, call, most).await;
         asked.map_err(|error| Error {
             may_have_happened: false,
             ..error
@@ -73,19 +66,25 @@ impl Client {
     }
 
     /// The same for what may change something, but may be done twice: an error says whether it
-    /// may have happened.
+    /// may have happened. An attempt may take longer than the client's timeout if `most` does: as
+    /// long as the node lives that works on it. Failures that may pass are put up with until the
+    /// timeout only.
     pub(crate) async fn ask_openly(
         &self,
         to: To<'_>,
         call: &Call,
-        timeout: Duration,
         most: Duration,
     ) -> Result<Answer> {
         let frame = codec::encode(call);
+        let timeout = self.core.timeout;
         let mut retry = Retry::within(timeout);
         let (mut to, mut open) = (to, false);
         loop {
-            let (asked, result) = self.attempt(to, &frame, retry.attempt(most)).await;
+            let limit = match most > timeout {
+                true => most,
+                false => retry.attempt(most),
+            };
+            let (asked, result) = self.attempt(to, &frame, limit).await;
             let cause = match result {
                 Ok(Answer::Failed(error)) | Err(error) => error,
                 Ok(answer) => return Ok(answer),

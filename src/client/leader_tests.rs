@@ -232,6 +232,28 @@ async fn a_cluster_that_never_leads_ends_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn long_work_waits_for_the_node_that_does_it_and_for_nothing_else() {
+    let cluster = TestCluster::new(3);
+    let client = cluster.client(None).await;
+    cluster.works_for(ms(20 * 60_000));
+    client.gc(true).await.unwrap();
+    client.fsck(path("/d"), true).await.unwrap();
+
+    cluster.works_for(ms(0));
+    cluster.elect(None);
+    for stopped in [0, 3] {
+        (1..=stopped).for_each(|node| cluster.stop(node));
+        let began = Instant::now();
+        let checked = client.fsck(path("/d"), true).await;
+        assert_eq!(checked.unwrap_err().code, Code::Unavailable);
+        let cleaned = client.gc(true).await.unwrap_err();
+        assert_eq!(cleaned.code, Code::Unavailable);
+        // Twice the client's timeout, and a node that is dialled last.
+        assert!(began.elapsed() < ms(30_000), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restarted_leader_is_connected_to_again() {
     for nodes in [1, 3] {
         let cluster = TestCluster::new(nodes);

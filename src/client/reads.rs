@@ -16,9 +16,9 @@ use crate::types::{DfsPath, DirVersion, FileVersion, GroupId, Inode, Name, ReadL
 use std::time::Duration;
 
 /// A check of a whole tree reads every record and perhaps every chunk.
-const FSCK_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
+const FSCK_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// A clean-up of everything at once goes through all that is deleted.
-const GC_TIMEOUT: Duration = Duration::from_secs(3_600);
+const GC_MAX: Duration = Duration::from_secs(3_600);
 
 impl Client {
     pub async fn stat(&self, path: &DfsPath, level: ReadLevel) -> Result<EntryView> {
@@ -147,15 +147,13 @@ impl Client {
     }
 
     /// Read-only check of everything below a path; with `chunks` their bytes too. Takes as long
-    /// as it takes.
+    /// as it takes, while the node lives that does it.
     pub async fn fsck(&self, path: &DfsPath, chunks: bool) -> Result<FsckReport> {
         let call = Call::Fsck {
             path: path.clone(),
             chunks,
         };
-        let asked = self
-            .ask_for(To::Path(path), &call, FSCK_TIMEOUT, FSCK_TIMEOUT)
-            .await;
+        let asked = self.ask_for(To::Path(path), &call, FSCK_MAX).await;
         match asked.map_err(|e| e.at(path))? {
             Answer::Fsck(report) => Ok(report),
             _ => Err(odd("a report").at(path)),
@@ -163,11 +161,12 @@ impl Client {
     }
 
     /// Runs (with `now`) or looks at the clean-up of deletions; how many are left.
+    ///
+    /// # Errors
+    /// `unavailable` says whether it may have happened.
     pub async fn gc(&self, now: bool) -> Result<u64> {
-        let timeout = self.core.timeout.max(GC_TIMEOUT);
         let to = To::Shard(GroupId::FIRST);
-        let asked = self.ask_for(to, &Call::Gc { now }, timeout, timeout).await;
-        match asked? {
+        match self.manage(to, &Call::Gc { now }, now, GC_MAX).await? {
             Answer::Gc { left } => Ok(left),
             _ => Err(odd("a count of deletions")),
         }
@@ -187,26 +186,34 @@ impl Client {
     /// # Errors
     /// `denied` for other users; `unavailable` says whether it may have happened.
     pub async fn admin(&self, call: AdminCall) -> Result<AdminAnswer> {
-        let timeout = self.core.timeout;
         let changes = is_change(&call);
+        let (call, most) = (Call::Admin(call), self.core.timeout);
+        match self.manage(To::Any, &call, changes, most).await? {
+            Answer::Admin(answer) => Ok(answer),
+            _ => Err(odd("an administrator's call")),
+        }
+    }
+
+    /// Asks for something without an identity of its own, which is done again if its answer gets
+    /// lost. `changes`: it is more than a question.
+    async fn manage(
+        &self,
+        to: To<'_>,
+        call: &Call,
+        changes: bool,
+        most: Duration,
+    ) -> Result<Answer> {
+        if !changes {
+            return self.ask_for(to, call, most).await;
+        }
         let nameless = OpenChange {
             path: None,
             op_id: None,
         };
-        let change = changes.then(|| self.core.under_way.began(nameless));
-        let call = Call::Admin(call);
-        let asked = self.ask_openly(To::Any, &call, timeout, timeout).await;
-        if let Some(change) = change {
-            self.core.under_way.ended(change);
-        }
-        match asked {
-            Ok(Answer::Admin(answer)) => Ok(answer),
-            Ok(_) => Err(odd("an administrator's call")),
-            Err(error) => Err(Error {
-                may_have_happened: error.may_have_happened && changes,
-                ..error
-            }),
-        }
+        let change = self.core.under_way.began(nameless);
+        let asked = self.ask_openly(to, call, most).await;
+        self.core.under_way.ended(change);
+        asked
     }
 }
 

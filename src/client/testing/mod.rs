@@ -96,7 +96,7 @@ pub(crate) struct State {
     copies: usize,
     /// One way of any message.
     latency: Duration,
-    /// From the arrival of a change to its application.
+    /// From the arrival of a change (or of long work) to its end.
     work: Duration,
     key_epoch: u64,
 }

@@ -62,7 +62,7 @@ impl TestWire {
         let (latency, work) = {
             let state = self.cluster.state();
             let work = match call {
-                Call::Mutate { .. } => state.work,
+                Call::Mutate { .. } | Call::Fsck { .. } | Call::Gc { .. } => state.work,
                 _ => Duration::ZERO,
             };
             (state.latency, work)
