@@ -199,6 +199,40 @@ fn a_get_that_is_told_to_stop_cleans_up_after_itself() {
     }
 }
 
+#[test]
+fn a_benchmark_that_is_told_to_stop_removes_what_it_made() {
+    let node = Node::start();
+    let scratch = node.path("scratch");
+    let large = || {
+        let dirs = std::fs::read_dir(&scratch).into_iter().flatten();
+        let mut large = dirs.map(|dir| dir.unwrap().path().join("large"));
+        large.any(|file| file.exists())
+    };
+    for (what, size) in [("meta", "1KiB"), ("data", "64MiB")] {
+        let bench = node
+            .command(&["bench", what, "--size", size, "--scratch", "scratch"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        until(
+            Duration::from_secs(60),
+            "the benchmark is at work",
+            || match what {
+                "meta" => !node.dfs(&["find", "/", "--name", "f*"]).ok().is_empty(),
+                _ => large(),
+            },
+        );
+        let pid = bench.id().to_string();
+        let sent = Command::new("kill").args(["-INT", &pid]).status();
+        assert!(sent.unwrap().success());
+        let ended = bench.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(130), "{ended:?}");
+        assert_eq!(node.dfs(&["ls", "/"]).ok(), "");
+        let left = std::fs::read_dir(&scratch).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "local files");
+    }
+}
+
 /// Local files beside the target of a get that are not it.
 fn parts(node: &Node) -> usize {
     let names = std::fs::read_dir(node.home.path()).unwrap();

@@ -1,14 +1,15 @@
 //! Contents: one large file, many middle-sized ones, a tree of small ones.
 
 use super::measure::{Bounds, Measured, run as measure};
-use super::{BenchOptions, subdirectory};
+use super::{BenchOptions, Places, subdirectory};
 use crate::client::{Client, GetOptions, NoProgress, PutOptions};
-use crate::env::Env;
+use crate::env::{Env, Rng};
 use crate::error::{Error, Result};
 use crate::limits::{GIB, KIB, MIB};
 use crate::types::{DfsPath, Name};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
@@ -23,31 +24,15 @@ const CLIENTS: usize = 16;
 /// The large local file is written in pieces of this size.
 const PIECE: u64 = MIB;
 
-pub async fn run(
+pub(super) async fn run(
     env: &Env,
     client: &Client,
     options: &BenchOptions,
-    top: &DfsPath,
+    places: &Places,
 ) -> Result<Vec<Measured>> {
-    let scratch = options
-        .scratch
-        .join(format!("dfs-bench-{:016x}", env.rng.u64()));
-    let io = |e: std::io::Error| Error::io("create", &scratch, &e);
-    tokio::fs::create_dir_all(&scratch).await.map_err(io)?;
-    let measured = phases(env, client, options, top, &scratch).await;
-    let removed = tokio::fs::remove_dir_all(&scratch).await;
-    let measured = measured?;
-    removed.map_err(|e| Error::io("remove", &scratch, &e))?;
-    Ok(measured)
-}
-
-async fn phases(
-    env: &Env,
-    client: &Client,
-    options: &BenchOptions,
-    top: &DfsPath,
-    scratch: &Path,
-) -> Result<Vec<Measured>> {
+    let Places { top, scratch } = places;
+    let io = |e: std::io::Error| Error::io("create", scratch, &e);
+    tokio::fs::create_dir_all(scratch).await.map_err(io)?;
     let mut measured = large(env, client, options, top, scratch).await?;
     let middle = subdirectory(client, top, "middle").await?;
     let bounds = Bounds {
@@ -196,21 +181,33 @@ async fn write_random(env: &Env, path: &PathBuf, size: u64) -> Result<()> {
     file.sync_all().await.map_err(io)
 }
 
+/// A step for the files of all directories: who is stopped writes no more than one of these.
 async fn write_tree(env: &Env, dir: &Path, files: u64) -> Result<()> {
-    let rng = env.rng.clone();
-    let dir = dir.to_owned();
-    env.run_blocking(move || {
-        let io = |e: std::io::Error| Error::io("write", &dir, &e);
-        let mut content = vec![0; SMALL_BYTES];
-        for number in 0..files {
-            let sub = dir.join(format!("d{}", number % SMALL_DIRS));
-            if number < SMALL_DIRS {
-                std::fs::create_dir_all(&sub).map_err(io)?;
-            }
-            rng.fill(&mut content);
-            std::fs::write(sub.join(format!("f{number}")), &content).map_err(io)?;
+    tokio::fs::create_dir(dir)
+        .await
+        .map_err(|e| Error::io("create", dir, &e))?;
+    let mut first = 0;
+    while first < files {
+        let (rng, dir) = (env.rng.clone(), dir.to_owned());
+        let numbers = first..files.min(first + SMALL_DIRS);
+        let written = env.run_blocking(move || write_some(&*rng, &dir, numbers));
+        written.await?;
+        first += SMALL_DIRS;
+    }
+    Ok(())
+}
+
+fn write_some(rng: &dyn Rng, dir: &Path, numbers: Range<u64>) -> Result<()> {
+    let io = |e: std::io::Error| Error::io("write", dir, &e);
+    let mut content = vec![0; SMALL_BYTES];
+    for number in numbers {
+        let sub = dir.join(format!("d{}", number % SMALL_DIRS));
+        if number < SMALL_DIRS {
+            // Never more than this: its parent may have been removed.
+            std::fs::create_dir(&sub).map_err(io)?;
         }
-        Ok(())
-    })
-    .await
+        rng.fill(&mut content);
+        std::fs::write(sub.join(format!("f{number}")), &content).map_err(io)?;
+    }
+    Ok(())
 }

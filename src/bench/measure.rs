@@ -89,12 +89,13 @@ pub async fn run(
         let (shared, env2, send) = (shared.clone(), env.clone(), send.clone());
         let work = async move {
             let result = shared.work(&env2, task, bounds.count, end).await;
-            // The phase waits for every task, so somebody listens.
+            // Nobody listens where the phase was dropped.
             let _ = send.send(result).await;
         };
         env.spawn.spawn("bench", Box::pin(work));
     }
     drop(send);
+    let _stop = StopAtEnd(shared.clone());
     let mut failed = None;
     while let Some(result) = ended.recv().await {
         if let Err(error) = result {
@@ -123,6 +124,15 @@ struct Shared {
     stop: AtomicBool,
     micros: Mutex<Histogram<u64>>,
     request: Box<Request>,
+}
+
+/// No task begins another request once the phase is over, or is dropped in the middle.
+struct StopAtEnd(Arc<Shared>);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Shared {

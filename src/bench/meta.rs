@@ -174,7 +174,6 @@ async fn remove_tree(env: &Env, client: &Client, top: &DfsPath) -> Result<Vec<Me
         .remove(top, Removal::Tree, Precondition::Any, &ids)
         .await?;
     let removed = env.clock.now();
-    client.mkdir(top, 0o755, false, &ids).await?;
     let mut measured = vec![Measured::new(
         "remove the tree",
         1,

@@ -2,6 +2,8 @@
 
 use super::context::Context;
 use super::failure::Outcome;
+use super::interrupted;
+use super::signals::stopped;
 use crate::bench::{self, BenchOptions, Measured, Workload};
 use crate::config::units::{parse_duration, parse_size};
 use clap::ValueEnum;
@@ -58,8 +60,14 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         one_directory: args.one_directory,
         scratch: args.scratch.unwrap_or_else(std::env::temp_dir),
     };
-    let client = cx.connect().await?;
-    let measured = bench::run(&cx.env, &client, &options).await?;
+    let stop = stopped();
+    tokio::pin!(stop);
+    let client = tokio::select! {
+        biased;
+        () = &mut stop => return Err(interrupted(None).into()),
+        client = cx.connect() => client?,
+    };
+    let measured = bench::run(&cx.env, &client, &options, stop).await?;
     if cx.json() {
         return cx.out.json(&measured);
     }

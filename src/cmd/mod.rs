@@ -217,6 +217,8 @@ fn start(cli: Cli) -> Outcome {
         match cli.verb {
             // A server ends in its own way when it is told to.
             Verb::Serve(args) => serve::run(args, &cx).await,
+            // It has much to remove first.
+            Verb::Bench(args) => bench::run(args, &cx).await,
             verb => tokio::select! {
                 biased;
                 () = signals::stopped() => Err(Failure::Error(interrupted(cx.under_way.newest()))),
