@@ -233,6 +233,49 @@ fn a_benchmark_that_is_told_to_stop_removes_what_it_made() {
     }
 }
 
+#[test]
+fn a_login_makes_its_cluster_the_one_that_is_spoken_to() {
+    let (home, other) = (Node::start(), Node::start());
+    other.dfs(&["mkdir", "/other"]).ok();
+    let create = ["-q", "token", "create", "--client", "--user", "bob"];
+    let token = other.dfs(&create).ok();
+    let with_no_setting = |args: &[&str]| {
+        let mut command = home.command(args);
+        support::ran(command.env_remove("DFS_CLUSTER").output().unwrap())
+    };
+    let login = ["--json", "login", &other.address, "--token", token.trim()];
+    // Nowhere to write to: that does not use the token up.
+    home.write("file", b"");
+    let nowhere = [&["--identity", "file/me.dfs"][..], &login].concat();
+    assert_ne!(with_no_setting(&nowhere).status, 0);
+
+    let done = with_no_setting(&login).json();
+    assert_eq!(done["user"], "bob");
+    assert_eq!(with_no_setting(&["ls", "/"]).ok(), "other/\n");
+    let kept = done["kept"].as_str().unwrap();
+    assert_eq!(with_no_setting(&["--identity", kept, "ls", "/"]).ok(), "");
+}
+
+#[test]
+fn a_login_gives_up_when_its_time_is_over() {
+    let node = Node::start();
+    let create = ["-q", "token", "create", "--client", "--user", "bob"];
+    let token = node.dfs(&create).ok();
+    // Nobody answers there.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = silent.local_addr().unwrap().to_string();
+    let mut login = node
+        .command(&["--timeout", "1s", "login", &at, "--token", token.trim()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until(Duration::from_secs(60), "the login gives up", || {
+        login.try_wait().unwrap().is_some()
+    });
+    let said = support::ran(login.wait_with_output().unwrap()).fails(6);
+    assert!(said.contains("no node lets us in"), "{said}");
+}
+
 /// Local files beside the target of a get that are not it.
 fn parts(node: &Node) -> usize {
     let names = std::fs::read_dir(node.home.path()).unwrap();

@@ -50,25 +50,60 @@ pub(super) fn read_text(path: &Path) -> Result<Option<Zeroizing<String>>> {
 /// Replaces `path` by a file with this text, readable by the owner only: after a crash at any
 /// instant the old file or the new one is there, whole.
 pub(super) fn write_private(path: &Path, text: &str) -> Result<()> {
-    let temporary = with_suffix(path, ".tmp");
-    let fail = |verb: &'static str| {
-        let temporary = &temporary;
-        move |e: std::io::Error| Error::io(verb, temporary, &e)
-    };
-    match std::fs::remove_file(&temporary) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(fail("remove")(e)),
-        _ => {}
+    NewFile::create(path, ".tmp")?.place(text)
+}
+
+/// A file readable by the owner only, still empty and beside the name that it will get.
+pub(super) struct NewFile {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: File,
+    placed: bool,
+}
+
+impl NewFile {
+    /// Makes it, as `path` with `suffix`; what lies there is left of a crash.
+    pub(super) fn create(path: &Path, suffix: &str) -> Result<NewFile> {
+        let temporary = with_suffix(path, suffix);
+        let fail = |verb: &str, e: std::io::Error| Error::io(verb, &temporary, &e);
+        match std::fs::remove_file(&temporary) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(fail("remove", e)),
+            _ => {}
+        }
+        // Created with its mode, and not through a link that someone put there.
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&temporary, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| fail("create", e.into()))?;
+        Ok(NewFile {
+            path: path.to_owned(),
+            file: File::from(file),
+            temporary,
+            placed: false,
+        })
     }
-    // Created with its mode, and not through a link that someone put there.
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(&temporary, flags, Mode::RUSR | Mode::WUSR)
-        .map_err(|e| fail("create")(e.into()))?;
-    let mut file = File::from(file);
-    file.write_all(text.as_bytes()).map_err(fail("write"))?;
-    file.sync_all().map_err(fail("sync"))?;
-    drop(file);
-    std::fs::rename(&temporary, path).map_err(|e| Error::io("rename a new file to", path, &e))?;
-    sync_dir(parent_of(path))
+
+    /// Writes the text and gives the file its name, in place of what has it.
+    pub(super) fn place(mut self, text: &str) -> Result<()> {
+        let temporary = &self.temporary;
+        let fail = |verb: &'static str| move |e: std::io::Error| Error::io(verb, temporary, &e);
+        self.file
+            .write_all(text.as_bytes())
+            .map_err(fail("write"))?;
+        self.file.sync_all().map_err(fail("sync"))?;
+        std::fs::rename(temporary, &self.path)
+            .map_err(|e| Error::io("rename a new file to", &self.path, &e))?;
+        self.placed = true;
+        sync_dir(parent_of(&self.path))
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
 }
 
 /// Makes the names in a directory durable: a rename is only in memory before this.

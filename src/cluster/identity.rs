@@ -1,5 +1,5 @@
 //! A client's identity file: all it needs to find a cluster and be believed there. Read by `cmd`
-//! before it connects, written by `node` (the first administrator's) and by `login`.
+//! before it connects, written by `node` (the first administrator's) and by `login` (`place.rs`).
 
 use super::files::{
     CredentialsText, FORMAT, from_text, malformed, parent_of, read_text, to_text, write_private,
@@ -115,6 +115,14 @@ impl Identity {
         Ok(user_name(&self.credentials.facts()?.subject))
     }
 
+    /// True if `old` is of the same user of the same cluster.
+    pub(super) fn renews(&self, old: &Identity) -> Result<bool> {
+        let (there, new) = (old.credentials.facts()?, self.credentials.facts()?);
+        // A cluster's id is drawn at random, but only the CA proves it is the same one.
+        let same_ca = old.credentials.ca == self.credentials.ca;
+        Ok(there.cluster == new.cluster && there.subject == new.subject && same_ca)
+    }
+
     /// Wall time after which nobody believes it.
     pub fn expires(&self) -> Result<WallTime> {
         Ok(self.credentials.facts()?.not_after)
@@ -154,20 +162,17 @@ pub fn install_for_user(identity: &Identity) -> Result<Installed> {
 ///
 /// # Errors
 /// When the identity there cannot be read (it stays as it is) or the new one not be written.
-pub fn install_at(path: &Path, identity: &Identity) -> Result<Installed> {
+fn install_at(path: &Path, identity: &Identity) -> Result<Installed> {
     let there = match Identity::load(path) {
         Ok(there) => Some(there),
         Err(e) if e.code == Code::Denied && !path.exists() => None,
         Err(e) => return Err(e),
     };
     let path = path.to_owned();
-    if let Some(there) = &there {
-        let (old, new) = (there.credentials.facts()?, identity.credentials.facts()?);
-        // A cluster's id is drawn at random, but only the CA proves it is the same one.
-        let same_ca = there.credentials.ca == identity.credentials.ca;
-        if old.cluster != new.cluster || old.subject != new.subject || !same_ca {
-            return Ok(Installed::KeptOther(path));
-        }
+    if let Some(there) = &there
+        && !identity.renews(there)?
+    {
+        return Ok(Installed::KeptOther(path));
     }
     identity.save(&path)?;
     Ok(match there {
@@ -184,14 +189,14 @@ fn user_name(subject: &Subject) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cluster::{Authority, Validity, test_rng};
     use std::os::unix::fs::PermissionsExt;
 
     const NOW: WallTime = WallTime(1_790_000_000_000);
 
-    fn identity(cluster: u8, user: &str, seed: u64) -> Identity {
+    pub(crate) fn identity(cluster: u8, user: &str, seed: u64) -> Identity {
         let rng = test_rng(u64::from(cluster));
         let validity = Validity::days(NOW, 365);
         let authority = Authority::create(&rng, ClusterId([cluster; 16]), validity).unwrap();

@@ -36,14 +36,16 @@ mod identity;
 mod keys;
 mod lock;
 mod node_files;
+mod place;
 mod request;
 mod seal;
 mod token;
 
 pub use authority::{ADMIN_DAYS, Authority, CA_DAYS, NODE_DAYS, Validity};
-pub use identity::{Identity, Installed, default_identity_path, install_at, install_for_user};
+pub use identity::{Identity, Installed, default_identity_path, install_for_user};
 pub use lock::DirLock;
 pub use node_files::{NodeFiles, NodeMeta, prepare_dir};
+pub use place::IdentityPlace;
 pub use request::{KeyRequest, REQUEST_BYTES_MAX, request_key_hash};
 pub use seal::{SEALED_BYTES_MAX, Seal};
 pub use token::{JoinToken, join_secret_hash};

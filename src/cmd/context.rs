@@ -14,6 +14,7 @@ use crate::net::ClientTls;
 use crate::types::DfsPath;
 use std::io::IsTerminal;
 use std::path::Path;
+use std::time::Duration;
 
 /// Shared by everything one command does.
 pub struct Context {
@@ -82,6 +83,11 @@ impl Context {
         self.config.client.window.unwrap_or(WINDOW_BYTES_DEFAULT)
     }
 
+    /// How long one request may take with its retries.
+    pub fn timeout(&self) -> Duration {
+        self.config.client.timeout.unwrap_or(REQUEST_TIMEOUT)
+    }
+
     /// Connects as whom and where the settings say.
     ///
     /// # Errors
@@ -94,7 +100,7 @@ impl Context {
         }
         let tls = ClientTls::new(&identity.credentials)?;
         let mut options = ConnectOptions::new(endpoints, tls);
-        options.timeout = self.config.client.timeout.unwrap_or(REQUEST_TIMEOUT);
+        options.timeout = self.timeout();
         options.state_dir = state_dir(&variable);
         options.cluster = Some(identity.cluster()?);
         options.under_way = self.under_way.clone();

@@ -1,10 +1,9 @@
 //! `dfs login`.
 
 use super::context::Context;
-use super::failure::{Failure, Outcome};
-use crate::cluster::{Identity, Installed, JoinToken, default_identity_path, install_at};
+use super::failure::Outcome;
+use crate::cluster::{Identity, IdentityPlace, JoinToken, default_identity_path};
 use crate::config::address;
-use crate::error::{Code, Error};
 use crate::node;
 use crate::proto::JoinWhat;
 use serde::Serialize;
@@ -12,8 +11,9 @@ use std::path::PathBuf;
 
 /// Get an identity of a cluster with a token
 ///
-/// It is put where the client looks (or where --identity says); an identity of another cluster or
-/// user there is kept, and refused to be replaced.
+/// It is put where the client looks (or where --identity says), so that what follows goes to this
+/// cluster. An identity of another cluster or user that is there is kept beside it, as
+/// identity-CLUSTER-USER.dfs.
 #[derive(clap::Args)]
 pub struct Args {
     /// A node of the cluster
@@ -29,6 +29,8 @@ struct LoginJson<'a> {
     user: &'a str,
     cluster: String,
     identity: String,
+    /// Where the identity that was there before is now, if it was another's.
+    kept: Option<String>,
 }
 
 pub async fn run(args: Args, cx: &Context) -> Outcome {
@@ -37,15 +39,11 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         Some(path) => path.clone(),
         None => default_identity_path()?,
     };
-    // Before the token is spent: an identity that has to stay would make it worthless.
-    if path.exists() && Identity::load(&path).is_err() {
-        return Err(Failure::Error(
-            Error::new(Code::Exists, "the file is there and is no identity")
-                .at(path.display())
-                .hint("name another place with --identity FILE"),
-        ));
-    }
-    let (credentials, joined) = node::enter(&cx.env, &args.nodes, &token, JoinWhat::User).await?;
+    // Before the token is spent: an identity that cannot be written would make it worthless.
+    let place = IdentityPlace::prepare(&path)?;
+    let what = JoinWhat::User;
+    let entered = node::enter(&cx.env, &args.nodes, &token, what, Some(cx.timeout()));
+    let (credentials, joined) = entered.await?;
     let mut addresses = args.nodes.clone();
     for told in joined.nodes {
         if !addresses.contains(&told.address) {
@@ -56,26 +54,24 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         addresses,
         credentials,
     };
-    let mut place = path.clone();
-    if let Installed::KeptOther(_) = install_at(&path, &identity)? {
-        place = path.with_file_name(format!("identity-{}.dfs", joined.cluster));
-        identity.save(&place)?;
-    }
+    let kept = place.take(&identity)?;
     let user = identity.user()?;
     if cx.json() {
         return cx.out.json(&LoginJson {
             user: &user,
             cluster: joined.cluster.to_string(),
-            identity: place.display().to_string(),
+            identity: path.display().to_string(),
+            kept: kept.map(|kept| kept.display().to_string()),
         });
     }
-    let how = match place == path {
-        true => String::new(),
-        false => "; another one was there and stays: use --identity".to_owned(),
-    };
+    let how = kept.map(|kept| {
+        let kept = kept.display();
+        format!("; what was there is now {kept}, for --identity")
+    });
     cx.out.line(format_args!(
-        "{user} of cluster {}: {}{how}",
+        "{user} of cluster {}: {}{}",
         joined.cluster,
-        place.display()
+        path.display(),
+        how.unwrap_or_default()
     ))
 }

@@ -13,20 +13,23 @@ use std::time::Duration;
 
 /// One attempt at one address.
 const ATTEMPT: Duration = Duration::from_secs(10);
-/// Attempts in all: a root group that elects its leader is back within a second.
+/// Attempts at all addresses where nobody set a time: a root group that elects its leader is back
+/// within a second.
 const ROUNDS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Spends a token at one of the addresses; the credentials, and what the cluster said.
+/// Spends a token at one of the addresses, `within` so long; the credentials, and what the cluster
+/// said. `None`: so many times.
 ///
 /// # Errors
 /// `denied` for a token that is wrong, used or expired, or addresses of another cluster than the
-/// token's; `unavailable` when none answers.
+/// token's; `unavailable` when none answers, which says whether the token may be spent.
 pub async fn enter(
     env: &Env,
     addresses: &[String],
     token: &JoinToken,
     what: JoinWhat,
+    within: Option<Duration>,
 ) -> Result<(Credentials, Joined)> {
     let v6 = |address: &String| address.starts_with('[');
     let listen: SocketAddr = match addresses.iter().all(v6) {
@@ -34,7 +37,7 @@ pub async fn enter(
         false => (Ipv4Addr::UNSPECIFIED, 0).into(),
     };
     let endpoint = Endpoint::bind(env, listen, None).await?;
-    let entered = enter_over(env, &endpoint, addresses, token, what).await;
+    let entered = enter_over(env, &endpoint, addresses, token, (what, within)).await;
     endpoint.close(Duration::ZERO).await;
     entered
 }
@@ -45,7 +48,7 @@ pub(super) async fn enter_over(
     endpoint: &Endpoint,
     addresses: &[String],
     token: &JoinToken,
-    what: JoinWhat,
+    (what, within): (JoinWhat, Option<Duration>),
 ) -> Result<(Credentials, Joined)> {
     let kind = match &what {
         JoinWhat::Node { .. } => SubjectKind::Node,
@@ -60,14 +63,25 @@ pub(super) async fn enter_over(
         what,
     };
     let frame = codec::encode(&request);
-    let mut failures = Vec::new();
-    for round in 0..ROUNDS {
-        if round > 0 {
-            tokio::time::sleep(PAUSE).await;
+    let began = env.clock.now();
+    let left = || match within {
+        Some(within) => (began + within).saturating_sub(env.clock.now()),
+        None => ATTEMPT,
+    };
+    let (mut failures, mut open, mut rounds) = (Vec::new(), false, 0);
+    while rounds == 0 || (!left().is_zero() && (within.is_some() || rounds < ROUNDS)) {
+        if rounds > 0 {
+            tokio::time::sleep(PAUSE.min(left())).await;
         }
+        rounds += 1;
         failures.clear();
-        for address in addresses {
-            match ask(env, endpoint, address, token.pin(), &frame).await {
+        for (tried, address) in addresses.iter().enumerate() {
+            let within = match within {
+                // None takes the time of those behind it.
+                Some(_) => ATTEMPT.min(left().div_f64((addresses.len() - tried) as f64)),
+                None => ATTEMPT,
+            };
+            match ask(env, endpoint, address, token.pin(), (&frame, within)).await {
                 Ok(joined) => {
                     if CaPin::of(&joined.ca) != token.pin() {
                         return Err(Error::new(
@@ -80,16 +94,21 @@ pub(super) async fn enter_over(
                     return Ok((credentials, joined));
                 }
                 Err(error) if error.code == Code::Unavailable || error.code.is_retryable() => {
+                    open |= error.may_have_happened;
                     failures.push(format!("{address}: {}", error.message));
                 }
                 Err(error) => return Err(error),
             }
         }
     }
-    Err(
-        Error::unavailable(format!("no node lets us in ({})", failures.join("; ")))
-            .hint("check the address, and that `dfs serve` runs there and UDP reaches it"),
-    )
+    let error = Error::unavailable(format!("no node lets us in ({})", failures.join("; ")));
+    let check = "check the address, and that `dfs serve` runs there and UDP reaches it";
+    Err(match open {
+        true => error
+            .unknown_outcome()
+            .hint(format!("{check}; if the token is used up, get another")),
+        false => error.hint(check),
+    })
 }
 
 async fn ask(
@@ -97,12 +116,14 @@ async fn ask(
     endpoint: &Endpoint,
     address: &str,
     pin: CaPin,
-    frame: &[u8],
+    (frame, within): (&[u8], Duration),
 ) -> Result<Joined> {
-    let to = super::peers::resolve(env, address).await?;
+    let unnamed = || Error::unavailable("the name was not found in time");
+    let to = tokio::time::timeout(within, super::peers::resolve(env, address));
+    let to = to.await.map_err(|_| unnamed())??;
     let tls = ClientTls::pinned(pin)?;
-    let connection = endpoint.connect(to, ALPN_JOIN, &tls, ATTEMPT).await?;
-    let answer = connection.call(frame, ATTEMPT).await;
+    let connection = endpoint.connect(to, ALPN_JOIN, &tls, within).await?;
+    let answer = connection.call(frame, within).await;
     connection.close();
     match codec::decode(&answer?)? {
         JoinAnswer::Joined(joined) => Ok(joined),

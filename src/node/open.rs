@@ -275,7 +275,7 @@ async fn join(
         weight,
         version: env!("CARGO_PKG_VERSION").into(),
     };
-    let (credentials, joined) = enter(env, &settings.join, &token, what).await?;
+    let (credentials, joined) = enter(env, &settings.join, &token, what, None).await?;
     let node = joined
         .node
         .ok_or_else(|| Error::failed("the cluster gave no node id"))?;

@@ -154,7 +154,7 @@ pub(crate) async fn join(
         weight: 1,
         version: "0".into(),
     };
-    let (credentials, joined) = enter_over(env, endpoint, addresses, &token, what).await?;
+    let (credentials, joined) = enter_over(env, endpoint, addresses, &token, (what, None)).await?;
     Ok(Papers {
         credentials,
         seal: Arc::default(),

@@ -303,7 +303,7 @@ pub fn program() -> PathBuf {
     named.map_or_else(|| env!("CARGO_BIN_EXE_dfs").into(), PathBuf::from)
 }
 
-fn ran(output: std::process::Output) -> Ran {
+pub fn ran(output: std::process::Output) -> Ran {
     Ran {
         status: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
