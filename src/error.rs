@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What is said of a path with nothing at its end.
+pub const NO_SUCH_ENTRY: &str = "no such file or directory";
+/// How it begins what is said of a directory where a file is needed.
+pub const IS_DIRECTORY: &str = "it is a directory";
+
 /// What kind of failure this is, as a user's script tells them apart.
 ///
 /// Stored in session replies and sent over the wire by position: append only, never reorder.
@@ -160,6 +165,19 @@ impl Error {
         self
     }
 
+    /// What is said of a request about several paths, of which this is the first.
+    pub fn at_first_of(mut self, path: impl ToString, count: usize) -> Self {
+        if count > 1 && self.path.is_none() {
+            self.message = format!("{} (the same for {} more)", self.message, count - 1);
+        }
+        self.at(path)
+    }
+
+    /// True for a directory where a file was needed.
+    pub fn is_of_directory(&self) -> bool {
+        self.code == Code::Conflict && self.message.starts_with(IS_DIRECTORY)
+    }
+
     /// An I/O error with what was being done to which file.
     pub fn io(verb: &str, path: impl AsRef<std::path::Path>, source: &std::io::Error) -> Self {
         use std::io::ErrorKind as K;
@@ -199,6 +217,15 @@ mod tests {
         for (index, (code, _, _)) in Code::TABLE.iter().enumerate() {
             assert_eq!(*code as usize, index);
         }
+    }
+
+    #[test]
+    fn a_request_about_many_paths_names_the_first() {
+        let error = |count| Error::unavailable("no quorum").at_first_of("/a", count);
+        assert_eq!(error(1).to_string(), "/a: no quorum");
+        assert_eq!(error(3).to_string(), "/a: no quorum (the same for 2 more)");
+        let named = Error::unavailable("no quorum").at("/b");
+        assert_eq!(named.clone().at_first_of("/a", 3), named);
     }
 
     #[test]

@@ -50,7 +50,11 @@ impl Client {
                 .hint("name them in several commands"));
         }
         let paths: Vec<_> = ops.iter().map(|op| path_of(op).cloned()).collect();
-        let sent = self.send(shard, ops, ids, "").await?;
+        let sent = self.send(shard, ops, ids, "").await;
+        let sent = sent.map_err(|error| match paths.iter().flatten().next() {
+            Some(first) => error.at_first_of(first, paths.len()),
+            None => error,
+        })?;
         let op_id = shown_id(ids, &sent);
         let outcomes = sent.outcomes.into_iter().zip(paths);
         let outcomes = outcomes.map(|(outcome, path)| match path {

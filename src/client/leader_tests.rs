@@ -2,9 +2,10 @@
 
 use super::testing::TestCluster;
 use super::tests::path;
-use super::{Client, ListOptions, OpIds};
+use super::{Client, ListOptions, NoProgress, OpIds, PutOptions};
 use crate::error::{Code, Result};
 use crate::proto::{AdminAnswer, AdminCall};
+use crate::shard::command::Op;
 use crate::types::{NodeId, ReadLevel};
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -229,6 +230,40 @@ async fn a_cluster_that_never_leads_ends_at_the_deadline() {
     let error = mkdir(&client, "/d/a").await.unwrap_err();
     assert_eq!(error.code, Code::Unavailable);
     assert!(began.elapsed() <= ms(12_000), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_about_many_paths_that_fails_names_the_first() {
+    let cluster = TestCluster::new(3);
+    let client = cluster.client(None).await;
+    cluster.elect(None);
+    let op = |at| Op::Mkdir {
+        path: path(at).clone(),
+        mode: 0o755,
+        parents: false,
+    };
+    let ops = vec![op("/d/a"), op("/d/b"), op("/d/c")];
+    let error = client.change_many(ops, &OpIds::Automatic).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.path.as_deref(), Some("/d/a"));
+    assert!(error.message.ends_with(" (the same for 2 more)"), "{error}");
+
+    let local = tempfile::tempdir().unwrap();
+    for name in ["one", "two"] {
+        std::fs::write(local.path().join(name), name).unwrap();
+    }
+    cluster.elect(Some(1));
+    cluster.faults(|faults| faults.lost_replies = u32::MAX);
+    let put = PutOptions::default();
+    let error = client.put_tree(local.path(), path("/d"), &put, &NoProgress);
+    let error = error.await.unwrap_err();
+    assert!(error.may_have_happened);
+    assert!(error.path.is_some_and(|at| at.starts_with("/d/")));
+    assert!(
+        error.message.ends_with(" (the same for 1 more)"),
+        "{}",
+        error.message
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -47,7 +47,8 @@ impl Client {
                 paths: part.to_vec(),
                 level,
             };
-            match self.ask(to, &call).await? {
+            let asked = self.ask(to, &call).await;
+            match asked.map_err(|e| e.at_first_of(&part[0], part.len()))? {
                 Answer::StatMany(found) if found.len() == part.len() => {
                     let named = found.into_iter().zip(part);
                     views.extend(named.map(|(view, path)| view.map_err(|e| e.at(path))));

@@ -2,7 +2,7 @@
 //! only place that writes errors to standard error.
 
 use super::text::Shown;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, NO_SUCH_ENTRY};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -66,8 +66,19 @@ struct Body<'a> {
     may_have_happened: bool,
 }
 
+/// What to do where nobody who knew more has said it.
+fn next_step(error: &Error) -> Option<&'static str> {
+    match error.message.as_str() {
+        NO_SUCH_ENTRY => Some("`dfs ls` of the directory above it shows what is there"),
+        _ if error.is_of_directory() => Some("name a file in it"),
+        _ => None,
+    }
+}
+
 /// One line: `dfs: PATH: what is wrong (cause); what to do`, or the JSON document.
 pub fn rendered(error: &Error, json: bool) -> String {
+    let advised = next_step(error).map(|step| error.clone().hint(step));
+    let error = advised.as_ref().unwrap_or(error);
     if !json {
         let open = if error.may_have_happened && !error.message.contains("may have happened") {
             "; it may have happened"
@@ -146,6 +157,20 @@ pub fn usage_error(error: &clap::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_most_frequent_errors_say_what_to_do_next() {
+        let missing = Error::not_found(NO_SUCH_ENTRY).at("/a");
+        assert_eq!(
+            rendered(&missing, false),
+            "dfs: /a: no such file or directory; `dfs ls` of the directory above it shows what is \
+             there\n"
+        );
+        let directory = Error::new(Code::Conflict, "it is a directory (not a file)").at("/d");
+        assert!(rendered(&directory, true).contains("\"hint\":\"name a file in it\""));
+        let known = directory.hint("use get -r");
+        assert!(rendered(&known, false).ends_with("; use get -r\n"));
+    }
 
     #[test]
     fn text_is_one_line_with_path_cause_and_next_step() {

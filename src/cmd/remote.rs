@@ -3,7 +3,7 @@
 
 use super::targets::Found;
 use crate::client::{Client, OpIds};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, NO_SUCH_ENTRY, Result};
 use crate::proto::EntryView;
 use crate::types::{DfsPath, ReadLevel};
 
@@ -37,7 +37,7 @@ pub async fn before(
 /// `not_found` too.
 pub async fn must_look(client: &Client, path: &DfsPath) -> Result<Found> {
     match look(client, path).await? {
-        Found::Missing => Err(Error::not_found("no such file or directory").at(path)),
+        Found::Missing => Err(Error::not_found(NO_SUCH_ENTRY).at(path)),
         found => Ok(found),
     }
 }

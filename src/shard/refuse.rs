@@ -1,7 +1,7 @@
 //! Pure: the two ways an operation stops, and the wording of refusals that several operations
 //! share. A refusal is an outcome that the user reads; damage stops the replica.
 
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, IS_DIRECTORY, NO_SUCH_ENTRY};
 use crate::types::{FileVersion, Precondition};
 
 use super::records::Entry;
@@ -44,13 +44,13 @@ pub(super) fn damaged(what: impl Into<String>) -> Error {
 }
 
 pub(super) fn no_such<T>() -> Step<T> {
-    refuse(Code::NotFound, "no such file or directory")
+    refuse(Code::NotFound, NO_SUCH_ENTRY)
 }
 
 pub(super) fn is_dir<T>() -> Step<T> {
     refuse_hint(
         Code::Conflict,
-        "it is a directory (a file was expected)",
+        format!("{IS_DIRECTORY} (a file was expected)"),
         "name a file in it",
     )
 }

@@ -10,7 +10,7 @@ use super::refuse::{Step, moved_on, nested_shard, no_such, refuse, refuse_hint, 
 use super::sum::{self, Touch, Weight};
 use super::tree::{self, Found, Place};
 use super::txn::Batch;
-use crate::error::{Code, Result};
+use crate::error::{Code, IS_DIRECTORY, Result};
 use crate::types::{DfsPath, FileVersion, Inode, Name, Precondition, Revision};
 use bytes::Bytes;
 
@@ -87,7 +87,7 @@ fn judge(
             match what {
                 Removal::File => refuse_hint(
                     Code::Conflict,
-                    "it is a directory (not a file)",
+                    format!("{IS_DIRECTORY} (not a file)"),
                     "use `dfs rmdir`, or `dfs rm -r` for everything below it",
                 ),
                 Removal::Tree if totals.mounts > 0 => refuse(

@@ -51,6 +51,8 @@ pub(super) struct Identity {
 /// As far as the disk keeps up, a long file goes through the system's memory and does not fill it.
 pub(super) struct OneWriter {
     file: File,
+    /// What it is to become.
+    target: PathBuf,
     turn: Mutex<()>,
     behind: Mutex<Behind>,
 }
@@ -63,12 +65,18 @@ struct Behind {
 }
 
 impl OneWriter {
-    fn new(file: File) -> OneWriter {
+    fn new(file: File, target: &Path) -> OneWriter {
         OneWriter {
             file,
+            target: target.to_owned(),
             turn: Mutex::default(),
             behind: Mutex::default(),
         }
+    }
+
+    /// The local file could not be written.
+    pub(super) fn failed(&self, source: &std::io::Error) -> Error {
+        local_failure("write the local file", &self.target, source)
     }
 
     pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
@@ -119,7 +127,7 @@ impl PartFile {
         let (part, state) = names(target)?;
         let io = |verb: &'static str| {
             let part = part.clone();
-            move |e: std::io::Error| Error::io(verb, part, &e)
+            move |e: std::io::Error| local_failure(verb, &part, &e)
         };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -133,13 +141,13 @@ impl PartFile {
             Some(_) => {
                 let file = options.open(&state);
                 Some((
-                    file.map_err(|e| Error::io("make the file", &state, &e))?,
+                    file.map_err(|e| local_failure("make the file", &state, &e))?,
                     state,
                 ))
             }
         };
         let part = PartFile {
-            file: Arc::new(OneWriter::new(file)),
+            file: Arc::new(OneWriter::new(file, target)),
             target: target.to_owned(),
             part: part.clone(),
             state,
@@ -191,7 +199,7 @@ impl PartFile {
             return Ok(());
         };
         let written = state.write_all_at(&[1], at);
-        written.map_err(|e| Error::io("write", path, &e))
+        written.map_err(|e| local_failure("write", path, &e))
     }
 
     /// The hashes of these bytes if they are there from an earlier run: they are read and hashed.
@@ -292,7 +300,7 @@ impl Drop for PartFile {
 /// Opens or makes the part file and locks it. Who held the lock before may have renamed the file
 /// to its target meanwhile: that one is whole and must not be touched, so the name is opened anew.
 fn open_locked(target: &Path, part: &Path, options: &OpenOptions) -> Result<File> {
-    let io = |verb: &'static str| move |e: std::io::Error| Error::io(verb, part, &e);
+    let io = |verb: &'static str| move |e: std::io::Error| local_failure(verb, part, &e);
     for _ in 0..OPENED_MAX {
         let file = options.open(part).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => no_directory(target),
@@ -330,7 +338,7 @@ fn in_use(target: &Path) -> Error {
 pub(super) fn write_small(target: &Path, bytes: &[u8], mode: u16, force: bool) -> Result<()> {
     let part = PartFile::open(target, 0, None)?;
     let written = part.file.write_all_at(bytes, 0);
-    written.map_err(|e| Error::io("write", target, &e))?;
+    written.map_err(|e| local_failure("write the local file", target, &e))?;
     part.finish(mode, force)
 }
 
@@ -343,6 +351,15 @@ pub(super) fn check_target(target: &Path, force: bool) -> Result<()> {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(Error::io("look at it", target, &e)),
+    }
+}
+
+/// A full disk here reads like a full cluster where nobody says which it is.
+pub(super) fn local_failure(verb: &str, path: &Path, source: &std::io::Error) -> Error {
+    let error = Error::io(verb, path, source);
+    match error.code {
+        Code::NoSpace => error.hint("free space on the local disk, then run it again"),
+        _ => error,
     }
 }
 
@@ -503,6 +520,20 @@ mod tests {
         for thread in threads {
             thread.join().unwrap();
         }
+    }
+
+    #[test]
+    fn a_full_local_disk_is_told_from_a_full_cluster() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let full = OneWriter::new(full, Path::new("/home/f"));
+        let refused = full.write_all_at(b"x", 0).unwrap_err();
+        let error = full.failed(&refused).at("/remote");
+        assert_eq!(error.code, Code::NoSpace);
+        assert_eq!(
+            error.to_string(),
+            "/home/f: cannot write the local file (No space left on device (os error 28)); free \
+             space on the local disk, then run it again"
+        );
     }
 
     #[test]

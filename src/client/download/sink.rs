@@ -3,7 +3,7 @@
 use super::part::OneWriter;
 use crate::client::tree_hash::PartHasher;
 use crate::env::Env;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::limits::MIB;
 use crate::types::ChunkHash;
 use blake3::hazmat::ChainingValue;
@@ -85,7 +85,7 @@ impl FileSink {
             file.done(at, at + bytes);
             Ok::<_, std::io::Error>((hasher, gathered))
         });
-        (self.hasher, self.gathered) = flushed.await.map_err(|e| local_failure(&e))?;
+        (self.hasher, self.gathered) = flushed.await.map_err(|e| self.file.failed(&e))?;
         self.written += bytes;
         Ok(())
     }
@@ -213,12 +213,4 @@ impl Sink {
             Sink::File(_) => Bytes::new(),
         }
     }
-}
-
-fn local_failure(source: &std::io::Error) -> Error {
-    let code = match source.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::NoSpace,
-        _ => Code::Failed,
-    };
-    Error::new(code, format!("cannot write the local file ({source})"))
 }

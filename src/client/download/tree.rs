@@ -1,5 +1,6 @@
 //! Getting a whole remote tree: listed page by page, files fetched side by side.
 
+use super::part::local_failure;
 use crate::client::core::{Client, is_passing};
 use crate::client::list::Pages;
 use crate::client::options::{GetOptions, ListOptions};
@@ -164,7 +165,7 @@ impl TreeGet<'_> {
             .env
             .run_blocking(move || match std::fs::create_dir(&path) {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-                Err(e) => Err(Error::io("make the directory", &path, &e)),
+                Err(e) => Err(local_failure("make the directory", &path, &e)),
                 Ok(()) => Ok(()),
             });
         made.await?;

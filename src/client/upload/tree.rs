@@ -302,7 +302,8 @@ impl TreePut<'_> {
         let sent = self
             .client
             .send_acked(shard, ops, &OpIds::Automatic, "", ack);
-        let sent = sent.await?;
+        let sent = sent.await;
+        let sent = sent.map_err(|e| e.at_first_of(&facts[0].0, facts.len()))?;
         for ((path, size, hash), outcome) in facts.into_iter().zip(sent.outcomes) {
             match outcome {
                 Ok(done) => {
@@ -345,8 +346,9 @@ impl TreePut<'_> {
         let Some(Op::Mkdir { path, .. }) = ops.first() else {
             return Err(missing());
         };
-        let shard = self.client.shard_of(path);
-        let sent = self.client.send(shard, ops, ids, step).await?;
+        let (shard, first, count) = (self.client.shard_of(path), path.clone(), ops.len());
+        let sent = self.client.send(shard, ops, ids, step).await;
+        let sent = sent.map_err(|e| e.at_first_of(first, count))?;
         Ok(sent.outcomes)
     }
 

@@ -17,7 +17,7 @@ pub use list::{ListQuery, Listing, deleted, list};
 use super::keys;
 use super::records::{DirRecord, Entry, Header, LaneRow, Upload, decode};
 use super::refuse::damaged;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, IS_DIRECTORY, NO_SUCH_ENTRY, Result};
 use crate::proto::{DirView, EntryView, FileView};
 use crate::store::SlotRead;
 use crate::types::{DfsPath, FileAttrs, GroupId, Inode, Lane, SessionId, UploadId};
@@ -65,7 +65,7 @@ pub fn lookup(view: &dyn SlotRead, path: &DfsPath) -> Result<Found> {
     while let Some(name) = names.next() {
         let bytes = view
             .get(&keys::entry(at, &name))?
-            .ok_or_else(|| Error::not_found("no such file or directory").at(path))?;
+            .ok_or_else(|| Error::not_found(NO_SUCH_ENTRY).at(path))?;
         match decode(&bytes)? {
             Entry::Dir { inode, .. } => {
                 at = inode;
@@ -159,7 +159,8 @@ fn file_at(view: &dyn SlotRead, path: &DfsPath) -> Result<(Inode, Inode, FileAtt
             attrs,
         } => Ok((inode, parent, attrs)),
         Found::Dir { .. } => {
-            Err(Error::new(Code::Conflict, "it is a directory (not a file)").at(path))
+            let why = format!("{IS_DIRECTORY} (not a file)");
+            Err(Error::new(Code::Conflict, why).at(path))
         }
         Found::Mount { .. } => Err(other_shard(path)),
     }
