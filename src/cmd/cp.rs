@@ -72,14 +72,37 @@ async fn copy(
         return copy_tree(cx, client, from, to, ids).await;
     }
     let copied = client.copy(from, None, to, Precondition::Absent, ids).await;
-    let changed = copied.map_err(|e| hint(e).at(from))?;
+    let changed = copied.map_err(|e| hint(e, from))?;
     show_changed(cx, to, Some(from), &changed)
 }
 
-fn hint(error: Error) -> Error {
+fn hint(error: Error, from: &DfsPath) -> Error {
+    let error = error.at(from);
+    let of_source = error.path.as_deref() == Some(from.as_str());
     match error.code {
-        Code::Conflict => advise(error, "a directory needs cp -r"),
         Code::Exists => advise(error, "remove it first, or choose another name"),
+        _ if of_source && error.is_of_directory() => advise(error, "a directory needs cp -r"),
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_directory_as_source_is_sent_to_cp_r() {
+        let from = DfsPath::parse("/from").unwrap();
+        let conflict = |message: &str| Error::new(Code::Conflict, message);
+        let directory = conflict("it is a directory (a file was expected)");
+        let of_source = hint(directory.clone(), &from);
+        assert_eq!(of_source.hint.as_deref(), Some("a directory needs cp -r"));
+        let of_target = directory.at("/to").hint("name a file in it");
+        let moved_on = conflict("the file is at version 2")
+            .hint("read it")
+            .at(&from);
+        for other in [of_target, moved_on] {
+            assert_eq!(hint(other.clone(), &from), other);
+        }
     }
 }

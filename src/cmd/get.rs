@@ -120,7 +120,21 @@ fn options(args: &Args, cx: &Context) -> GetOptions {
 fn hint(error: Error) -> Error {
     match error.code {
         Code::Exists => error.hint("use -f to replace it"),
-        Code::Conflict => advise(error, "a directory needs get -r"),
+        _ if error.is_of_directory() => advise(error, "a directory needs get -r"),
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_directory_is_sent_to_get_r() {
+        let conflict = |message: &str| Error::new(Code::Conflict, message);
+        let directory = hint(conflict("it is a directory (not a file)"));
+        assert_eq!(directory.hint.as_deref(), Some("a directory needs get -r"));
+        let busy = conflict("another get is writing this file").hint("wait until it has ended");
+        assert_eq!(hint(busy.clone()), busy);
     }
 }
