@@ -121,6 +121,7 @@ fn settled(line: &str, node: &Node) -> String {
         "left_ms",
         "disk_total",
         "disk_available",
+        "used",
         "uptime_ms",
         "applied",
     ] {

@@ -9,8 +9,8 @@ use super::under_way::OpenChange;
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::proto::{
-    AdminAnswer, AdminCall, Answer, Call, DeletedView, EntryView, FsckReport, Resolved, StatusView,
-    VersionView,
+    AdminAnswer, AdminCall, Answer, Call, DeletedView, EntryView, FsckReport, Overview, Resolved,
+    StatusView, VersionView,
 };
 use crate::types::{DfsPath, DirVersion, FileVersion, GroupId, Inode, Name, ReadLevel};
 use std::time::Duration;
@@ -143,6 +143,14 @@ impl Client {
     pub async fn status(&self) -> Result<StatusView> {
         match self.ask(To::Any, &Call::Status).await? {
             Answer::Status(view) => Ok(view),
+            _ => Err(odd("a status")),
+        }
+    }
+
+    /// [`Client::status`] with the state of the ring.
+    pub async fn overview(&self) -> Result<Overview> {
+        match self.ask(To::Any, &Call::Overview).await? {
+            Answer::Overview(overview) => Ok(overview),
             _ => Err(odd("a status")),
         }
     }

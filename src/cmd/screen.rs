@@ -3,12 +3,13 @@
 use super::table::Table;
 use super::text::Shown;
 use crate::config::units::{human_duration, human_size};
-use crate::proto::StatusView;
+use crate::proto::Overview;
 use crate::types::NodeId;
 use std::time::Duration;
 
-/// Health and its reasons, the nodes, the shards.
-pub fn screen(status: &StatusView) -> String {
+/// Health and its reasons, the nodes, the shards, the ring.
+pub fn screen(overview: &Overview) -> String {
+    let Overview { status, ring } = overview;
     let safe = |text: &str| Shown::safe(text).to_string();
     let mut text = format!("cluster {} is {}\n", status.cluster, safe(&status.health));
     for reason in &status.reasons {
@@ -56,7 +57,9 @@ pub fn screen(status: &StatusView) -> String {
             group.deletions.to_string(),
         ]);
     }
-    format!("{text}\n{nodes}\n{shards}")
+    let (missing, moving, lost) = (ring.under_replicated, ring.moving, ring.lost);
+    let ring = format!("ring: copies under-replicated {missing}, moving {moving}, lost {lost}\n");
+    format!("{text}\n{nodes}\n{shards}\n{ring}")
 }
 
 fn or_dash(text: String) -> String {

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::failure::Outcome;
 use super::screen::screen;
-use crate::proto::{GroupView, NodeView};
+use crate::proto::{GroupView, NodeView, RingHealth};
 use crate::types::{ClusterId, GroupId, NodeId};
 use serde::Serialize;
 
@@ -19,6 +19,18 @@ struct StatusJson<'a> {
     reasons: &'a [String],
     nodes: Vec<NodeJson<'a>>,
     shards: Vec<ShardJson<'a>>,
+    ring: RingJson,
+}
+
+/// Copies of chunks, as the nodes counted them last.
+#[derive(Serialize)]
+struct RingJson {
+    /// Missing where they belong, and being made.
+    under_replicated: u64,
+    /// Still where they do not belong any more.
+    moving: u64,
+    /// Missing where they belong, and nobody has one.
+    lost: u64,
 }
 
 #[derive(Serialize)]
@@ -32,6 +44,8 @@ struct NodeJson<'a> {
     /// Bytes of the file system that holds the data.
     disk_total: u64,
     disk_available: u64,
+    /// Of these, by the data and by everything else there.
+    used: u64,
     chunks: u64,
     chunk_bytes: u64,
     /// Shards this node leads.
@@ -54,7 +68,8 @@ struct ShardJson<'a> {
 }
 
 pub async fn run(_: Args, cx: &Context) -> Outcome {
-    let status = cx.connect().await?.status().await?;
+    let overview = cx.connect().await?.overview().await?;
+    let status = &overview.status;
     if cx.json() {
         return cx.out.json(&StatusJson {
             cluster: status.cluster,
@@ -62,10 +77,11 @@ pub async fn run(_: Args, cx: &Context) -> Outcome {
             reasons: &status.reasons,
             nodes: status.nodes.iter().map(node_json).collect(),
             shards: status.groups.iter().map(shard_json).collect(),
+            ring: ring_json(overview.ring),
         });
     }
     cx.out
-        .write(|out| out.write_all(screen(&status).as_bytes()))
+        .write(|out| out.write_all(screen(&overview).as_bytes()))
 }
 
 fn node_json(node: &NodeView) -> NodeJson<'_> {
@@ -78,10 +94,19 @@ fn node_json(node: &NodeView) -> NodeJson<'_> {
         version: &node.version,
         disk_total: node.disk_total,
         disk_available: node.disk_available,
+        used: node.disk_total.saturating_sub(node.disk_available),
         chunks: node.chunks,
         chunk_bytes: node.chunk_bytes,
         leaders: node.leaders,
         uptime_ms: node.uptime_ms,
+    }
+}
+
+fn ring_json(ring: RingHealth) -> RingJson {
+    RingJson {
+        under_replicated: ring.under_replicated,
+        moving: ring.moving,
+        lost: ring.lost,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tests of the status screen: the exact text.
 
-use super::{screen, shard_json};
-use crate::proto::{GroupView, NodeView, StatusView};
+use super::{node_json, ring_json, screen, shard_json};
+use crate::proto::{GroupView, NodeView, Overview, RingHealth, StatusView};
 use crate::types::{ClusterId, GroupId, NodeId};
 
 fn status() -> StatusView {
@@ -37,6 +37,12 @@ fn status() -> StatusView {
     }
 }
 
+const RING: RingHealth = RingHealth {
+    under_replicated: 3,
+    moving: 2,
+    lost: 1,
+};
+
 #[test]
 fn one_screen_says_health_reasons_nodes_and_shards() {
     let expected = "\
@@ -48,8 +54,14 @@ NODE  ADDRESS         STATE    ZONE  RACK  DISK               CHUNKS       LEADS
 
 SHARD  PREFIX  LEADER  REPLICAS  ENTRIES  BYTES   TO CLEAN UP
 1      /       1       1         40       2.0KiB  0
+
+ring: copies under-replicated 3, moving 2, lost 1
 ";
-    assert_eq!(screen(&status()), expected);
+    let overview = Overview {
+        status: status(),
+        ring: RING,
+    };
+    assert_eq!(screen(&overview), expected);
 }
 
 #[test]
@@ -59,4 +71,14 @@ fn a_shard_is_this_json() {
         "{\"shard\":1,\"prefix\":\"/\",\"leader\":1,\"replicas\":[1],\"term\":2,\"applied\":100,\
          \"entries\":40,\"bytes\":2048,\"deletions\":0}"
     );
+}
+
+#[test]
+fn the_ring_and_what_a_node_uses_are_in_the_json() {
+    assert_eq!(
+        serde_json::to_string(&ring_json(RING)).unwrap(),
+        "{\"under_replicated\":3,\"moving\":2,\"lost\":1}"
+    );
+    let node = serde_json::to_value(node_json(&status().nodes[0])).unwrap();
+    assert_eq!(node["used"], 6u64 << 30);
 }

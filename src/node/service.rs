@@ -222,7 +222,11 @@ impl Node {
                 hashes,
                 ack,
             } => Box::pin(self.stored(caller, &ticket, hashes, ack)).await,
-            Call::Status => Box::pin(self.status()).await.map(Answer::Status),
+            Call::Status => {
+                let overview = Box::pin(self.overview()).await?;
+                Ok(Answer::Status(overview.status))
+            }
+            Call::Overview => Box::pin(self.overview()).await.map(Answer::Overview),
             Call::Fsck { path, chunks } => {
                 caller.must_be_admin("check the cluster")?;
                 Box::pin(self.fsck(path, chunks)).await.map(Answer::Fsck)

@@ -8,7 +8,8 @@ use super::peers::odd;
 use crate::error::Result;
 use crate::limits::COPIES;
 use crate::proto::{
-    Beat, GroupPlace, GroupView, NodeInfo, NodeState, NodeView, PeerAnswer, PeerCall, StatusView,
+    Beat, GroupPlace, GroupView, NodeInfo, NodeState, NodeView, Overview, PeerAnswer, PeerCall,
+    RingHealth, StatusView,
 };
 use crate::types::NodeId;
 use std::collections::BTreeMap;
@@ -81,7 +82,7 @@ impl Node {
         heard.collect()
     }
 
-    pub(super) async fn status(self: &Arc<Self>) -> Result<StatusView> {
+    pub(super) async fn overview(self: &Arc<Self>) -> Result<Overview> {
         let mut health = Health::default();
         // Status answers without a quorum too: it shows what this node knows.
         let beats = match self.beats_of_all().await {
@@ -134,14 +135,16 @@ impl Node {
                 .filter(|group| group.leader == Some(node.node));
             node.leaders = leads.count() as u64;
         }
-        copies(&beats, view.rings.iter().count(), &mut health);
-        Ok(StatusView {
+        let ring = ring_health(&beats);
+        copies(ring, view.rings.iter().count(), &mut health);
+        let status = StatusView {
             cluster: self.cluster,
             health: health.word().into(),
             reasons: health.reasons,
             nodes,
             groups,
-        })
+        };
+        Ok(Overview { status, ring })
     }
 
     /// What is wrong on this node, in words.
@@ -308,28 +311,73 @@ fn group_view(place: &GroupPlace, wanted: usize, health: &mut Health) -> GroupVi
     }
 }
 
-/// Copies that are missing, moving, lost.
-fn copies(beats: &[Heard], epochs: usize, health: &mut Health) {
-    let (mut missing, mut lost) = (0, 0);
-    for (_, _, beat) in beats {
-        if let Some(repair) = &beat.repair {
-            missing += repair.missing;
-            lost += repair.lost;
-        }
+/// What all nodes that were heard of told of their copies.
+fn ring_health(beats: &[Heard]) -> RingHealth {
+    let mut ring = RingHealth::default();
+    for repair in beats.iter().filter_map(|(_, _, beat)| beat.repair.as_ref()) {
+        ring.under_replicated += repair.missing.saturating_sub(repair.lost);
+        ring.moving += repair.surplus;
+        ring.lost += repair.lost;
     }
+    ring
+}
+
+/// Copies that are missing, moving, lost.
+fn copies(ring: RingHealth, epochs: usize, health: &mut Health) {
+    let RingHealth {
+        under_replicated: missing,
+        lost,
+        ..
+    } = ring;
     if lost > 0 {
         health.red(format!(
             "{lost} chunks that files need are missing on every node that answers; `dfs fsck` names \
              the files, put them again"
         ));
     }
-    if missing > lost {
-        let count = missing - lost;
+    if missing > 0 {
         health.yellow(format!(
-            "{count} copies of chunks are missing and being made"
+            "{missing} copies of chunks are missing and being made"
         ));
     }
     if epochs > 1 {
         health.yellow("chunks are moving after a change of the nodes".into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::RepairView;
+
+    fn heard(node: u64, (missing, lost, surplus): (u64, u64, u64)) -> Heard {
+        let node = NodeId(node);
+        let repair = RepairView {
+            node,
+            wanted: 100,
+            missing,
+            lost,
+            surplus,
+            copied: 0,
+            copied_bytes: 0,
+            counted_ms_ago: Some(5),
+            running: false,
+        };
+        let beat = Beat {
+            repair: Some(repair),
+            ..Beat::default()
+        };
+        (node, 0, beat)
+    }
+
+    #[test]
+    fn the_ring_is_the_sum_of_what_its_nodes_counted() {
+        let silent = (NodeId(4), 0, Beat::default());
+        let beats = [heard(1, (5, 2, 0)), heard(2, (1, 0, 7)), silent];
+        let ring = ring_health(&beats);
+        assert_eq!((ring.under_replicated, ring.moving, ring.lost), (4, 7, 2));
+        let mut health = Health::default();
+        copies(ring, 1, &mut health);
+        assert_eq!((health.word(), health.reasons.len()), ("red", 2));
     }
 }

@@ -2,7 +2,8 @@
 
 use super::admin::{AdminAnswer, AdminCall};
 use super::view::{
-    DeletedView, EntryView, FsckReport, NodeAddress, Resolved, StatusView, VersionView, WhoAmI,
+    DeletedView, EntryView, FsckReport, NodeAddress, Overview, Resolved, StatusView, VersionView,
+    WhoAmI,
 };
 use crate::codec;
 use crate::error::Error;
@@ -135,6 +136,8 @@ pub enum Call {
         hashes: Vec<ChunkHash>,
         ack: Ack,
     },
+    /// [`Call::Status`] with the state of the ring.
+    Overview,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,6 +191,7 @@ pub enum Answer {
         nodes: Vec<NodeAddress>,
     },
     Admin(AdminAnswer),
+    Overview(Overview),
 }
 
 /// What lets its holder read or write chunks: made by a shard's leader, checked by any owner of

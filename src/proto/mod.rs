@@ -27,5 +27,5 @@ pub use peer::{
 };
 pub use view::{
     ChunkLocation, DeletedView, DirView, EntryView, FileView, FsckReport, GroupView, NodeAddress,
-    NodeView, Resolved, RouteView, StatusView, VersionView, WhoAmI,
+    NodeView, Overview, Resolved, RingHealth, RouteView, StatusView, VersionView, WhoAmI,
 };

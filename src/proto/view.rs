@@ -136,6 +136,25 @@ pub struct StatusView {
     pub groups: Vec<GroupView>,
 }
 
+/// A status with the state of the ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overview {
+    pub status: StatusView,
+    pub ring: RingHealth,
+}
+
+/// Copies of chunks that are not as they should be, as the nodes that are heard of counted them
+/// last. A chunk that belongs on three nodes and is on none counts three times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingHealth {
+    /// Missing where they belong, and being made of others.
+    pub under_replicated: u64,
+    /// Still where they do not belong any more.
+    pub moving: u64,
+    /// Missing where they belong, and no node that answers has one.
+    pub lost: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeView {
     pub node: NodeId,
