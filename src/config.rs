@@ -88,11 +88,11 @@ pub struct ServerConfig {
     pub offline_after: Option<Duration>,
     /// `lease_reads`: a leader that a majority has just heard answers reads without asking again.
     pub lease_reads: Option<bool>,
-    /// `accept_lost_tail`: start although the log's last batch is damaged.
-    pub accept_lost_tail: Option<bool>,
     /// Nodes of the cluster to join, and the token for it: flags only.
     pub join: Vec<String>,
     pub token: Option<String>,
+    /// Start although the log's last batch is damaged: a flag only, since it is for one start.
+    pub accept_lost_tail: bool,
 }
 
 /// What a node is started with: every setting decided.
@@ -147,7 +147,7 @@ type Key = (
 );
 
 /// All keys there are. Names are unique over both tables, so that the environment needs no table.
-const KEYS: [Key; 21] = [
+const KEYS: [Key; 20] = [
     ("client", "cluster", |c, text| {
         c.client.cluster = addresses(text)?;
         Ok(())
@@ -213,9 +213,6 @@ const KEYS: [Key; 21] = [
     }),
     ("server", "lease_reads", |c, text| {
         set(&mut c.server.lease_reads, yes_or_no(text))
-    }),
-    ("server", "accept_lost_tail", |c, text| {
-        set(&mut c.server.accept_lost_tail, yes_or_no(text))
     }),
 ];
 
@@ -344,7 +341,7 @@ impl ServerConfig {
             lease_reads: self.lease_reads.unwrap_or(true),
             join: self.join,
             token: self.token,
-            accept_lost_tail: self.accept_lost_tail.unwrap_or(false),
+            accept_lost_tail: self.accept_lost_tail,
         })
     }
 }

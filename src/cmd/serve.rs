@@ -101,10 +101,7 @@ fn overlay(args: Args, settings: ServerConfig) -> ServerConfig {
         capacity: args.capacity.or(settings.capacity),
         join: args.join,
         token: args.token,
-        accept_lost_tail: args
-            .accept_lost_tail
-            .then_some(true)
-            .or(settings.accept_lost_tail),
+        accept_lost_tail: args.accept_lost_tail,
         ..settings
     }
 }
