@@ -62,6 +62,9 @@ fn a_node_that_was_drained_and_removed_ends_and_stays_out() {
         state_of(&cluster, id) == "drained"
     });
     cluster.dfs(&["node", "remove", &number]).ok();
+    // Whoever did not hear the answer asks again.
+    cluster.dfs(&["node", "remove", &number]).ok();
+    cluster.dfs(&["node", "remove", "99"]).fails(3);
     assert_eq!(cluster.ended(leaves), 5, "{}", cluster.log(leaves));
     let said = cluster.log(leaves);
     assert!(said.contains("was removed from the cluster"), "{said}");

@@ -78,7 +78,7 @@ impl Node {
         })
     }
 
-    /// All nodes but removed ones, by what they told last.
+    /// All nodes that ever joined, removed ones too, by what they told last.
     pub(super) async fn member_views(self: &Arc<Self>) -> Result<Vec<MemberView>> {
         let view = self.views.now();
         let beats = self.beats_of_all().await?;
@@ -165,6 +165,8 @@ impl Node {
         Ok(AdminAnswer::Done(format!("node {node} takes part again")))
     }
 
+    /// One that is out already is done: there is nothing left of it to remove.
+    ///
     /// # Errors
     /// `conflict` while something would be lost by it, and what to do.
     async fn remove_node(self: &Arc<Self>, node: NodeId, force: bool) -> Result<AdminAnswer> {
@@ -172,7 +174,8 @@ impl Node {
         let found = views.iter().find(|member| member.node == node);
         let member = found.ok_or_else(|| no_node(node))?;
         match member.state.as_str() {
-            "removed" => return Err(no_node(node)),
+            // Asked again perhaps, by whom the answer did not reach.
+            "removed" => return Ok(AdminAnswer::Done(format!("node {node} is out already"))),
             "drained" => {}
             _ if force => self.must_keep_quorum(node)?,
             state => {
