@@ -332,7 +332,9 @@ fn clients_without_the_right_identity_or_node() {
     let node = Node::start();
     let other = Node::start();
     std::fs::copy(other.path("data/admin.dfs"), node.path("other.dfs")).unwrap();
-    node.write("junk.dfs", b"junk");
+    let junk = node.write("junk.dfs", b"junk");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(junk, private).unwrap();
     let nobody = std::net::UdpSocket::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -276,6 +276,19 @@ fn a_login_gives_up_when_its_time_is_over() {
     assert!(said.contains("no node lets us in"), "{said}");
 }
 
+#[test]
+fn a_private_key_that_others_may_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let node = Node::start();
+    let identity = node.path(".config/dfs/identity.dfs");
+    assert_eq!(node.dfs(&["ls", "/"]).stderr, "");
+    std::fs::set_permissions(&identity, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let warned = node.dfs(&["ls", "/"]);
+    assert_eq!(warned.status, 0);
+    assert!(warned.stderr.contains("other users may read"), "{warned:?}");
+    assert_eq!(node.dfs(&["-q", "ls", "/"]).stderr, "");
+}
+
 /// Local files beside the target of a get that are not it.
 fn parts(node: &Node) -> usize {
     let names = std::fs::read_dir(node.home.path()).unwrap();

@@ -304,7 +304,7 @@ fn start_log(cli: &Cli) {
         (true, _, 0) => "info,openraft=error,openraft::raft::raft_inner=off",
         (true, _, 1) => "dfs=debug,info",
         (false, true, _) => "off",
-        (false, _, 0 | 1) => "error",
+        (false, _, 0 | 1) => "dfs=warn,error",
         (false, _, 2) => "dfs=debug,warn",
         (_, _, _) => "dfs=trace,debug",
     };
