@@ -24,8 +24,9 @@
 //! never for a guess (`link/mod.rs`); what was sent to it counts as perhaps executed.
 //!
 //! # Memory
-//! Bounded by the window of each transfer (`limits::WINDOW_BYTES_DEFAULT`), one listing page and
-//! one manifest page, whatever the size of files and trees.
+//! Bounded by the window of each transfer (`limits::WINDOW_BYTES_DEFAULT`) and one manifest page a
+//! file, whatever the size of files. A tree takes one listing page for each level of it that is
+//! open, whatever the size of its directories.
 //!
 //! The client may use local files directly (`std::fs` on the blocking pool); everything else
 //! goes through `env`.
