@@ -10,7 +10,8 @@ tree=$(cd "${1:-$(rustc --print sysroot)/lib}" && pwd)
 cargo build --locked --release
 dfs=${CARGO_TARGET_DIR:-target}/release/dfs
 work=$(mktemp -d)
-export XDG_CONFIG_HOME="$work/config" XDG_STATE_HOME="$work/state"
+. scripts/apart.sh
+apart "$work"
 
 "$dfs" serve --data "$work/data" --listen 127.0.0.1:0 >"$work/ready" 2>"$work/log" &
 node=$!
@@ -22,11 +23,11 @@ done
 cat "$work/ready"
 
 run() { echo "+ dfs $*"; "$dfs" "$@"; }
-run put -r "$tree" /demo
+# Symbolic links are not stored; each is told, and then some of the files have failed (10).
+run put -r "$tree" /demo || [ $? = 10 ]
 run ls -l /demo
 run du -h /demo
 run get -r /demo "$work/back"
-# Symbolic links are not stored.
 diff <(cd "$tree" && find . -type f | sort | xargs -d '\n' b2sum) \
     <(cd "$work/back" && find . -type f | sort | xargs -d '\n' b2sum)
 run rm -r /demo

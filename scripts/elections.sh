@@ -32,8 +32,9 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
-export HOME=$work DFS_GRACE=0s
-unset DFS_CLUSTER DFS_IDENTITY DFS_CONFIG XDG_CONFIG_HOME XDG_STATE_HOME
+. scripts/apart.sh
+apart "$work"
+export DFS_GRACE=0s
 
 fail() {
     echo "elections: $*" >&2

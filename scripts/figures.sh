@@ -21,8 +21,9 @@ cleanup() {
     rm -rf "$work"
 }
 trap cleanup EXIT
-export HOME=$work DFS_GRACE=0s
-unset DFS_CLUSTER DFS_IDENTITY DFS_CONFIG
+. scripts/apart.sh
+apart "$work"
+export DFS_GRACE=0s
 
 now() { date +%s.%N; }
 since() { echo "$(now) $1" | awk '{print $1 - $2}'; }

@@ -27,7 +27,9 @@ cleanup() {
 }
 trap cleanup EXIT
 mkdir "$work/before" "$work/after"
-export HOME=$work DFS_GRACE=0s
+. scripts/apart.sh
+apart "$work"
+export DFS_GRACE=0s
 
 start() { # DIRECTORY: a node on it, ready
     "$dfs" serve --data "$1/data" --listen 127.0.0.1:0 >"$work/ready" 2>"$work/log" &

@@ -1,4 +1,4 @@
-//! The house rules that a compiler does not check: layers, file sizes, openings, purity.
+//! The house rules that a compiler does not check: layers, file sizes, openings, purity, scripts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -274,4 +274,20 @@ fn no_unwrap_outside_tests() {
         }
     }
     report(problems);
+}
+
+#[test]
+fn scripts_that_run_dfs_leave_the_users_cluster_alone() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let mut run = 0;
+    for entry in std::fs::read_dir(scripts).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if let Some(serves) = text.find("\"$dfs\" serve") {
+            let apart = text.find("\napart \"$work\"\n");
+            assert!(apart.is_some_and(|at| at < serves), "{}", path.display());
+            run += 1;
+        }
+    }
+    assert!(run > 2, "the scripts were found");
 }
