@@ -146,7 +146,7 @@ impl Default for GetOptions {
 pub struct ListOptions {
     /// Begin behind this name.
     pub after: Option<Name>,
-    /// At most so many entries in all; `None`: all.
+    /// At most so many entries in all, 1 or more; `None`: all.
     pub limit: Option<u64>,
     /// With the attributes of each entry; else only inode and kind.
     pub attrs: bool,

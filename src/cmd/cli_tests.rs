@@ -133,6 +133,19 @@ fn conditions_exclude_each_other() {
 }
 
 #[test]
+fn a_listing_of_nothing_is_refused() {
+    for line in [
+        "ls --limit 0 /",
+        "ls -R --limit 0 /",
+        "ls --sort size --limit 0 /",
+    ] {
+        let error = refuses(line);
+        assert_eq!(error.code, Code::Usage, "{line}");
+        assert!(error.message.contains("--limit"), "{line}: {error}");
+    }
+}
+
+#[test]
 fn a_bad_value_is_refused_in_our_words() {
     assert_eq!(
         refuses("ls --timeout 5 /").to_string(),

@@ -27,7 +27,9 @@ pub struct Closing {
     /// Of one directory's listing; null where several directories were read.
     pub dir_version: Option<DirVersion>,
     pub one_point_in_time: bool,
-    /// The name to go on behind, if a limit cut the listing.
+    /// A limit cut the listing: there are more entries.
+    pub truncated: bool,
+    /// The name to go on behind, if a limit cut the listing of one directory by name.
     pub next: Option<Name>,
 }
 

@@ -31,8 +31,9 @@ pub struct Args {
     /// By name, largest first, or newest first
     #[arg(long, value_enum, default_value_t = Sort::Name)]
     sort: Sort,
-    /// So many entries at most
-    #[arg(long, value_name = "N")]
+    /// So many entries at most, 1 or more; with --json `truncated` says if there are others, and
+    /// by name without -R `next` is what --after goes on with
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Begin behind this name
     #[arg(long, value_name = "NAME", conflicts_with = "recursive")]
@@ -116,6 +117,7 @@ async fn file(
     listing.close(&Closing {
         dir_version: None,
         one_point_in_time: true,
+        truncated: false,
         next: None,
     })
 }

@@ -34,10 +34,12 @@ pub async fn by_name(
     }
     listing.open(path)?;
     let one_point_in_time = pages.one_point_in_time();
+    let next = pages.next();
     listing.close(&Closing {
         dir_version,
         one_point_in_time,
-        next: pages.next(),
+        truncated: next.is_some(),
+        next,
     })
 }
 
@@ -63,6 +65,7 @@ pub async fn sorted(
     };
     // Stable: what is equal stays in name order.
     all.entries.sort_by_key(|(_, view)| Reverse(key(view)));
+    let truncated = all.entries.len() > limit;
     all.entries.truncate(limit);
     listing.open(path)?;
     listing.page(path, &all.entries)?;
@@ -70,6 +73,7 @@ pub async fn sorted(
     listing.close(&Closing {
         dir_version: Some(all.dir),
         one_point_in_time,
+        truncated,
         next: None,
     })
 }
@@ -87,22 +91,23 @@ pub async fn recursive(
         options,
     };
     let mut walk = Walk::new(listings, path.clone(), None);
-    while left > 0 {
+    let truncated = loop {
         let step = walk.next().await.map_err(|e| e.at(path))?;
         listing.open(path)?;
         match step {
-            None => break,
+            None => break false,
             Some(Step::Leave) => {}
+            Some(Step::Entry(_)) if left == 0 => break true,
             Some(Step::Entry(visit)) => {
                 listing.entry(relative(path, &visit.path), &visit.path, &visit.view)?;
                 left -= 1;
             }
         }
-    }
-    listing.open(path)?;
+    };
     listing.close(&Closing {
         dir_version: None,
         one_point_in_time: false,
+        truncated,
         next: None,
     })
 }
