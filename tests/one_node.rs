@@ -289,6 +289,19 @@ fn a_private_key_that_others_may_read_is_warned_of() {
     assert_eq!(node.dfs(&["-q", "ls", "/"]).stderr, "");
 }
 
+#[test]
+fn a_token_for_nobody_by_name_is_for_who_made_it() {
+    let node = Node::start();
+    let token = node.dfs(&["-q", "token", "create", "--client"]).ok();
+    let login = ["--json", "--identity", "me.dfs", "login", &node.address];
+    let login = [&login[..], &["--token", token.trim()]].concat();
+    assert_eq!(node.dfs(&login).json()["user"], "admin");
+    // As whoever made it he may do the same.
+    node.dfs(&["--identity", "me.dfs", "token", "create"]).ok();
+    let users = node.dfs(&["--json", "user", "ls"]).json();
+    assert_eq!(users[0]["admin"], true, "{users}");
+}
+
 /// Local files beside the target of a get that are not it.
 fn parts(node: &Node) -> usize {
     let names = std::fs::read_dir(node.home.path()).unwrap();

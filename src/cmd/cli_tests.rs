@@ -68,6 +68,8 @@ fn every_documented_shape_is_accepted() {
         "fsck",
         "fsck /a --quick",
         "gc --now",
+        "token create --client",
+        "token create --client --user u --group g --admin --ttl 2h",
         "op status 00-1-2",
         "completions bash",
         "man out",

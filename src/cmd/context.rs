@@ -11,7 +11,7 @@ use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::limits::{REQUEST_TIMEOUT, WINDOW_BYTES_DEFAULT};
 use crate::net::ClientTls;
-use crate::types::DfsPath;
+use crate::types::{DfsPath, Subject};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
@@ -86,6 +86,12 @@ impl Context {
     /// How long one request may take with its retries.
     pub fn timeout(&self) -> Duration {
         self.config.client.timeout.unwrap_or(REQUEST_TIMEOUT)
+    }
+
+    /// As whom the settings say that we connect.
+    pub fn subject(&self) -> Result<Subject> {
+        let identity = load_identity(self.config.client.identity.as_deref())?;
+        Ok(identity.credentials.facts()?.subject)
     }
 
     /// Connects as whom and where the settings say.

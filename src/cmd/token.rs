@@ -3,8 +3,9 @@
 use super::context::Context;
 use super::failure::{Failure, Outcome, tell};
 use crate::config::units::parse_duration;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::proto::{AdminAnswer, AdminCall, TokenRole};
+use crate::types::Subject;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -27,12 +28,12 @@ struct Create {
     #[arg(long, conflicts_with_all = ["client", "user", "admin", "group"])]
     node: bool,
     /// For a user; `dfs login` takes it
-    #[arg(long, requires = "user")]
+    #[arg(long)]
     client: bool,
-    /// The user's name
+    /// The user's name; without it you, with your group and your rights, on another machine
     #[arg(long, value_name = "NAME", requires = "client")]
     user: Option<String>,
-    /// The user's group; his name if not given
+    /// The user's group; if not given his name, or your own group
     #[arg(long, value_name = "NAME", requires = "client")]
     group: Option<String>,
     /// The user may manage the cluster
@@ -53,13 +54,14 @@ struct TokenJson<'a> {
 
 pub async fn run(args: Args, cx: &Context) -> Outcome {
     let Verb::Create(args) = args.verb;
-    let role = match args.user {
-        None => TokenRole::Node,
-        Some(name) => TokenRole::User {
+    let role = match (args.client, args.user) {
+        (false, _) => TokenRole::Node,
+        (true, Some(name)) => TokenRole::User {
             group: args.group.unwrap_or_else(|| name.clone()),
             name,
             admin: args.admin,
         },
+        (true, None) => same_as(cx.subject()?, args.group)?,
     };
     let for_node = role == TokenRole::Node;
     let ttl_ms = u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX);
@@ -91,4 +93,40 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         ));
     }
     Ok(())
+}
+
+/// The caller himself.
+fn same_as(caller: Subject, group: Option<String>) -> Result<TokenRole> {
+    let Subject::User {
+        name,
+        group: own,
+        admin,
+    } = caller
+    else {
+        return Err(Error::usage("your identity is a node's").hint("name a user with --user"));
+    };
+    Ok(TokenRole::User {
+        name,
+        group: group.unwrap_or(own),
+        admin,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::NodeId;
+
+    #[test]
+    fn without_a_name_it_is_for_the_caller_as_he_is() {
+        let caller = || Subject::user("ann", "staff", true).unwrap();
+        let role = |group: &str| TokenRole::User {
+            name: "ann".into(),
+            group: group.into(),
+            admin: true,
+        };
+        assert_eq!(same_as(caller(), None).unwrap(), role("staff"));
+        assert_eq!(same_as(caller(), Some("dev".into())).unwrap(), role("dev"));
+        assert!(same_as(Subject::Node(NodeId(1)), None).is_err());
+    }
 }
