@@ -77,7 +77,7 @@ impl Client {
     ) -> Result<Answer> {
         let frame = codec::encode(call);
         let timeout = self.core.timeout;
-        let mut retry = Retry::within(timeout);
+        let mut retry = Retry::within(timeout).telling();
         let (mut to, mut open) = (to, false);
         loop {
             let limit = match most > timeout {

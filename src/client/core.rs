@@ -85,7 +85,7 @@ impl Core {
     pub(crate) async fn connect(self) -> Result<Client> {
         let core = self;
         core.link.recall().await;
-        let mut retry = Retry::within(core.timeout);
+        let mut retry = Retry::within(core.timeout).telling();
         loop {
             match core.link.any(None, retry.attempt(Duration::MAX)).await {
                 Ok(_) => {

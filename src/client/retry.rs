@@ -13,6 +13,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const QUICK_MAX: Duration = Duration::from_millis(100);
 /// Quick pauses of one operation: for these two seconds and more a leader may be missing.
 const QUICK_PAUSES: u32 = 40;
+/// Whoever waits for longer than this is told for what, if the retry tells.
+const TELL_AFTER: Duration = Duration::from_secs(2);
 /// Attempts without a pause, one after the other: two nodes that name each other must not keep
 /// us busy.
 const AT_ONCE_MAX: u32 = 2;
@@ -32,6 +34,8 @@ pub(crate) enum Pace {
 #[derive(Debug)]
 pub(crate) struct Retry {
     deadline: Instant,
+    /// When to tell what is waited for; `None`: not, or it was told.
+    tell_at: Option<Instant>,
     pause: Duration,
     /// Attempts that failed.
     pub(crate) failures: u32,
@@ -43,6 +47,7 @@ impl Retry {
     pub(crate) fn until(deadline: Instant) -> Self {
         Retry {
             deadline,
+            tell_at: None,
             pause: PAUSE_MIN,
             failures: 0,
             hurried: 0,
@@ -51,6 +56,12 @@ impl Retry {
 
     pub(crate) fn within(timeout: Duration) -> Self {
         Self::until(deadline_in(timeout))
+    }
+
+    /// Tells the user, once, when this takes long.
+    pub(crate) fn telling(mut self) -> Self {
+        self.tell_at = Some(Instant::now() + TELL_AFTER);
+        self
     }
 
     /// How long the next attempt may take: what is left, `most` at the most.
@@ -74,6 +85,12 @@ impl Retry {
         pace: Pace,
     ) -> Result<(), Error> {
         self.failures = self.failures.saturating_add(1);
+        let now = Instant::now();
+        if self.tell_at.is_some_and(|at| at <= now) {
+            self.tell_at = None;
+            let left = self.deadline.saturating_duration_since(now).as_secs();
+            tracing::warn!("{cause}; trying for {left} s more");
+        }
         if pace == Pace::AtOnce && self.hurried < AT_ONCE_MAX && Instant::now() < self.deadline {
             self.hurried += 1;
             return Ok(());
@@ -138,6 +155,22 @@ mod tests {
             assert!(pause <= QUICK_MAX, "{pause:?}");
             assert_eq!(pause.is_zero(), count % 5 < AT_ONCE_MAX, "{count}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_told_once() {
+        let rng = SeededRng::new(1);
+        let mut retry = Retry::within(Duration::from_secs(60)).telling();
+        let due = |retry: &Retry| retry.tell_at.is_some();
+        let begun = Instant::now();
+        while begun.elapsed() < TELL_AFTER {
+            assert!(due(&retry), "after {:?}", begun.elapsed());
+            let cause = Error::unavailable("no leader");
+            retry.pause(&rng, cause, Pace::Usual).await.unwrap();
+        }
+        let cause = Error::unavailable("no leader");
+        retry.pause(&rng, cause, Pace::Usual).await.unwrap();
+        assert!(!due(&retry));
     }
 
     #[tokio::test(start_paused = true)]

@@ -153,7 +153,7 @@ impl Client {
             request: codec::encode(request).into(),
             ack,
         });
-        let mut retry = Retry::within(self.core.timeout);
+        let mut retry = Retry::within(self.core.timeout).telling();
         let mut sendings = 0u32;
         let mut open = false;
         loop {

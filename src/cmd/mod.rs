@@ -294,7 +294,7 @@ fn interrupted(open: Option<OpenChange>) -> Error {
 }
 
 /// Messages go to standard error: of a server all that matter, of a client warnings, unless
-/// `-q`, `-vv` or `DFS_LOG` say otherwise.
+/// `-q`, `-vv` or `DFS_LOG` say otherwise. With `--json` an error is all that a script finds there.
 fn start_log(cli: &Cli) {
     let serving = matches!(cli.verb, Verb::Serve(_));
     let level = match (serving, cli.globals.quiet, cli.globals.verbose) {
@@ -304,6 +304,7 @@ fn start_log(cli: &Cli) {
         (true, _, 0) => "info,openraft=error,openraft::raft::raft_inner=off",
         (true, _, 1) => "dfs=debug,info",
         (false, true, _) => "off",
+        (false, _, 0) if cli.globals.json => "off",
         (false, _, 0 | 1) => "dfs=warn,error",
         (false, _, 2) => "dfs=debug,warn",
         (_, _, _) => "dfs=trace,debug",
@@ -317,7 +318,10 @@ fn start_log(cli: &Cli) {
         .with_target(false)
         .with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first log.
-    let _ = log.try_init();
+    let _ = match serving {
+        true => log.try_init(),
+        false => log.without_time().try_init(),
+    };
 }
 
 #[cfg(test)]
