@@ -318,7 +318,7 @@ impl Node {
         heard.is_some_and(|at| self.env.clock.now().saturating_sub(at) <= TRUSTED_FOR)
     }
 
-    /// Nodes that new work may go to; all members while nobody says otherwise.
+    /// Nodes that new work may go to: this one and those that were heard of.
     pub(super) fn online(&self) -> std::collections::BTreeSet<NodeId> {
         let view = self.views.now();
         let heard = view.online.iter().copied();

@@ -13,7 +13,6 @@ use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::store::wal::{LogPosition, Wal};
 use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
-use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{ChangeMembers, EntryPayload};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,18 +32,10 @@ impl RaftGroup {
     pub fn progress(&self) -> Option<BTreeMap<ReplicaId, Progress>> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let (matched, heard) = (metrics.replication.as_ref()?, metrics.heartbeat.as_ref());
-        let silent = |id: &u64| {
-            if *id == self.replica.0 {
-                return Some(std::time::Duration::ZERO);
-            }
-            let heard = heard?.get(id).copied().flatten()?;
-            Some(heard.elapsed())
-        };
+        let matched = metrics.replication.as_ref()?;
         let progress = |(id, matched): (&u64, &Option<_>)| {
             let progress = Progress {
                 matched: matched.as_ref().map(|m| position(m).index),
-                silent: silent(id),
             };
             (ReplicaId(*id), progress)
         };
@@ -210,7 +201,6 @@ impl RaftGroup {
     }
 }
 
-/// Members in our words.
 /// The members that stand beside an applied position.
 ///
 /// # Errors

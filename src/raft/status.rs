@@ -69,7 +69,4 @@ pub struct Progress {
     /// It has the leader's log up to here, synced. `None`: it has not been heard of since this
     /// replica leads, or it has nothing.
     pub matched: Option<LogIndex>,
-    /// Since the newest message was sent that it answered; zero for the leader itself. `None`:
-    /// it has not answered since this replica leads.
-    pub silent: Option<Duration>,
 }
