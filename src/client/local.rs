@@ -62,6 +62,9 @@ pub(crate) enum Opened {
     Regular(LocalFile),
     /// A pipe or device: can only be read in order.
     Stream(File),
+    /// A file whose system says how long it is only by reading it (`/proc`, some of FUSE): the same.
+    /// With its permission bits.
+    Unsized(File, u16),
 }
 
 impl LocalFile {
@@ -69,9 +72,11 @@ impl LocalFile {
     /// `usage` for a directory; not found, denied as the system says.
     pub(crate) fn open(path: &Path) -> Result<Opened> {
         let file = File::open(path).map_err(|e| Error::io("open it", path, &e))?;
-        let meta = file
-            .metadata()
-            .map_err(|e| Error::io("look at it", path, &e))?;
+        let look = || {
+            let meta = file.metadata();
+            meta.map_err(|e| Error::io("look at it", path, &e))
+        };
+        let mut meta = look()?;
         if meta.is_dir() {
             return Err(Error::usage("is a local directory")
                 .at(path.display())
@@ -79,6 +84,17 @@ impl LocalFile {
         }
         if !meta.is_file() {
             return Ok(Opened::Stream(file));
+        }
+        if meta.len() == 0 {
+            let has_content = match file.read_at(&mut [0], 0) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotSeekable => true,
+                read => read.map_err(|e| Error::io("read it", path, &e))? > 0,
+            };
+            // Somebody may have written to it just now.
+            meta = look()?;
+            if has_content && meta.len() == 0 {
+                return Ok(Opened::Unsized(file, permission_bits(&meta)));
+            }
         }
         Ok(Opened::Regular(LocalFile {
             path: path.to_owned(),
@@ -91,11 +107,15 @@ impl LocalFile {
     /// Fills `out` with the bytes at `offset`.
     ///
     /// # Errors
-    /// `conflict` when the file became shorter.
+    /// `conflict` when the file became shorter; `failed` when it always was (`/sys` says 4096 of
+    /// all its files).
     pub(crate) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> Result<()> {
         match self.file.read_exact_at(out, offset) {
             Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(changed(&self.path)),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                self.check_unchanged()?;
+                Err(shorter(&self.path, self.print.size))
+            }
             Err(e) => Err(Error::io("read it", &self.path, &e)),
         }
     }
@@ -130,6 +150,13 @@ fn changed(path: &Path) -> Error {
         .hint("nothing was stored; put it again when nobody writes to it")
 }
 
+fn shorter(path: &Path, size: u64) -> Error {
+    let what = format!("the local file ends before its size ({size} bytes, says its file system)");
+    Error::failed(what)
+        .at(path.display())
+        .hint("nothing was stored; put what can be read of it from standard input, as `-`")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,8 +164,33 @@ mod tests {
     fn open(path: &Path) -> LocalFile {
         match LocalFile::open(path).unwrap() {
             Opened::Regular(file) => file,
-            Opened::Stream(_) => panic!("regular"),
+            Opened::Stream(_) | Opened::Unsized(..) => panic!("regular"),
         }
+    }
+
+    #[test]
+    fn only_a_file_without_content_is_empty() {
+        let opened = LocalFile::open(Path::new("/proc/version")).unwrap();
+        assert!(matches!(opened, Opened::Unsized(_, 0o444)));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(open(&path).read_whole().unwrap(), "");
+    }
+
+    #[test]
+    fn a_file_that_ends_before_its_size_is_not_said_to_have_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (short, path) = (dir.path().join("short"), dir.path().join("f"));
+        std::fs::write(&short, b"0123").unwrap();
+        std::fs::write(&path, b"0123456789").unwrap();
+        let file = LocalFile {
+            file: File::open(&short).unwrap(),
+            ..open(&path)
+        };
+        let error = file.read_whole().unwrap_err();
+        assert_eq!(error.code, Code::Failed);
+        assert!(error.message.contains("10 bytes"), "{error}");
     }
 
     #[test]

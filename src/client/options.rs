@@ -92,6 +92,14 @@ pub struct PutOptions {
 }
 
 impl PutOptions {
+    /// The same for a file with these permission bits.
+    pub(crate) fn for_mode(&self, mode: u16) -> PutOptions {
+        PutOptions {
+            mode: self.mode.or(Some(mode)),
+            ..self.clone()
+        }
+    }
+
     /// The step of a put of a tree that makes its own directory, under a given id.
     pub fn root_step(to: &DfsPath) -> String {
         format!("{to}#root")

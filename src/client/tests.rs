@@ -226,6 +226,37 @@ async fn contents_of_every_shape_come_back_as_they_went() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn files_that_tell_their_size_only_when_read_are_stored_whole() {
+    let node = TestCluster::one();
+    let client = node.client(None).await;
+    let (local, options) = (Path::new("/proc/version"), PutOptions::default());
+    let content = std::fs::read(local).unwrap();
+    let put = client.put_file(local, path("/d/f"), &options, &NoProgress);
+    assert_eq!(put.await.unwrap().size, content.len() as u64);
+    let whole = GetOptions::default();
+    assert_eq!(cat(&client, "/d/f", &whole).await.unwrap(), content);
+
+    let local = Path::new("/proc/sys/kernel/random");
+    let content = std::fs::read(local.join("boot_id")).unwrap();
+    let ways = [
+        ("/d/a", OpIds::Automatic),
+        ("/d/b", OpIds::Given("job".into())),
+    ];
+    for (to, op) in ways {
+        let told = Told::default();
+        let options = PutOptions {
+            op,
+            ..PutOptions::default()
+        };
+        let put = client.put_tree(local, path(to), &options, &told);
+        assert_eq!(put.await.unwrap().files, told.sums.lock().0);
+        assert!(told.failed.lock().is_empty(), "{:?}", told.failed.lock());
+        let stored = cat(&client, &format!("{to}/boot_id"), &whole).await;
+        assert_eq!(stored.unwrap(), content);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_chunks_than_a_manifest_page() {
     let node = TestCluster::one();
     let client = node.client(None).await;

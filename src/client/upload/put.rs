@@ -61,7 +61,8 @@ impl Client {
         put.await.map_err(|error: Error| error.at(to))
     }
 
-    /// A local file. A pipe or device is read to its end.
+    /// A local file. A pipe or device is read to its end, and so is a file whose system does not
+    /// know its size.
     ///
     /// # Errors
     /// `conflict` naming the local file if it changed meanwhile; nothing is committed then.
@@ -85,6 +86,11 @@ impl Client {
                 let mut reader = tokio::fs::File::from_std(file);
                 return self.put_reader(&mut reader, to, options, progress).await;
             }
+            Opened::Unsized(file, mode) => {
+                let (mut reader, options) =
+                    (tokio::fs::File::from_std(file), options.for_mode(mode));
+                return self.put_reader(&mut reader, to, &options, progress).await;
+            }
         }?;
         progress.put(&report);
         Ok(report)
@@ -98,10 +104,26 @@ impl Client {
         options: &PutOptions,
         progress: &dyn Progress,
     ) -> Result<PutReport> {
-        let mode = options.mode.unwrap_or(MODE_DEFAULT);
         let window = window(options);
+        let put = self.put_stream(from, to, options, "", &window, progress);
+        let report = put.await?;
+        progress.put(&report);
+        Ok(report)
+    }
+
+    /// A stream; `step` names it under a given id.
+    pub(super) async fn put_stream(
+        &self,
+        from: &mut (dyn AsyncRead + Send + Unpin),
+        to: &DfsPath,
+        options: &PutOptions,
+        step: &str,
+        window: &Window,
+        progress: &dyn Progress,
+    ) -> Result<PutReport> {
+        let mode = options.mode.unwrap_or(MODE_DEFAULT);
         let put = async {
-            let target = match self.target(to, mode, options, "").await? {
+            let target = match self.target(to, mode, options, step).await? {
                 Ok(target) => target,
                 Err(report) => return Ok(report),
             };
@@ -112,12 +134,10 @@ impl Client {
                 return self.put_direct(&target, start).await;
             }
             let source = Source::Pipe(start, Box::new(from));
-            self.put_chunked(&target, source, &window, progress, None)
+            self.put_chunked(&target, source, window, progress, None)
                 .await
         };
-        let report = put.await.map_err(|error: Error| error.at(to))?;
-        progress.put(&report);
-        Ok(report)
+        put.await.map_err(|error: Error| error.at(to))
     }
 
     /// An opened regular file; `step` names it under a given id.

@@ -244,24 +244,25 @@ impl TreePut<'_> {
     }
 
     async fn put_large(&self, found: &FoundFile) -> Result<PutReport> {
-        let path = found.local.clone();
-        let env = &self.client.core.env;
+        let (client, path) = (self.client, found.local.clone());
+        let env = &client.core.env;
         let opened = env.run_blocking(move || LocalFile::open(&path)).await?;
-        let Opened::Regular(file) = opened else {
-            return Err(
-                Error::new(Code::Conflict, "is no regular file any more").at(found.local.display())
-            );
-        };
-        self.client
-            .put_opened(
-                Arc::new(file),
-                &found.remote,
-                self.options,
-                found.remote.as_str(),
-                &self.window,
-                self.progress,
-            )
-            .await
+        let (to, options) = (&found.remote, self.options);
+        let (step, window, progress) = (to.as_str(), &self.window, self.progress);
+        match opened {
+            Opened::Regular(file) => {
+                let file = Arc::new(file);
+                let put = client.put_opened(file, to, options, step, window, progress);
+                put.await
+            }
+            Opened::Unsized(file, mode) => {
+                let mut reader = tokio::fs::File::from_std(file);
+                let options = &options.for_mode(mode);
+                let put = client.put_stream(&mut reader, to, options, step, window, progress);
+                put.await
+            }
+            Opened::Stream(_) => Err(no_file_any_more(found)),
+        }
     }
 
     async fn put_small(&self, files: Vec<FoundFile>) -> Result<()> {
@@ -274,29 +275,41 @@ impl TreePut<'_> {
             return Ok(());
         }
         let total = files.iter().map(|file| file.size).sum();
-        let _permit = self.window.take(total).await;
+        let permit = self.window.take(total).await;
         let preconditions = self.preconditions(&files).await?;
         let mode = self.options.mode;
         let env = &self.client.core.env;
         let read = env.run_blocking(move || {
             let files = files.into_iter().zip(preconditions);
-            let read = files.map(|(file, precondition)| read_small(&file, precondition?, mode));
+            let read = files.map(|(file, precondition)| {
+                let read = precondition.and_then(|seen| read_small(&file, seen, mode));
+                (file, read)
+            });
             read.collect::<Vec<_>>()
         });
-        let mut ops = Vec::new();
-        let mut facts = Vec::new();
-        for read in read.await {
+        let (mut ops, mut facts, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+        for (file, read) in read.await {
             match read {
-                Ok((op, path, size, hash)) => {
+                Ok(Some((op, path, size, hash))) => {
                     ops.push(op);
                     facts.push((path, size, hash));
                 }
+                Ok(None) => alone.push(file),
                 Err(error) => self.failed(error),
             }
         }
-        if ops.is_empty() {
-            return Ok(());
+        if !ops.is_empty() {
+            self.send_small(ops, facts).await?;
         }
+        // They take of the window what they need.
+        drop(permit);
+        for file in alone {
+            self.put_unit(Unit::Large(file)).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_small(&self, ops: Vec<Op>, facts: Vec<(DfsPath, u64, ChunkHash)>) -> Result<()> {
         let shard = self.client.shard_of(&facts[0].0);
         let ack = self.options.ack;
         let sent = self
@@ -408,17 +421,20 @@ impl Units {
 
 type SmallPut = (Op, DfsPath, u64, ChunkHash);
 
+/// `None` for a file that can only be read in order, to be put by itself.
 fn read_small(
     found: &FoundFile,
     precondition: Precondition,
     mode: Option<u16>,
-) -> Result<SmallPut> {
+) -> Result<Option<SmallPut>> {
     let changed = || {
         Error::new(Code::Conflict, "the local file changed while it was read")
             .at(found.local.display())
     };
-    let Opened::Regular(file) = LocalFile::open(&found.local)? else {
-        return Err(changed());
+    let file = match LocalFile::open(&found.local)? {
+        Opened::Regular(file) => file,
+        Opened::Unsized(..) => return Ok(None),
+        Opened::Stream(_) => return Err(no_file_any_more(found)),
     };
     // Its place in the batch is for the size it had.
     if file.print.size != found.size {
@@ -433,7 +449,11 @@ fn read_small(
         hash,
         data,
     };
-    Ok((op, found.remote.clone(), size, hash))
+    Ok(Some((op, found.remote.clone(), size, hash)))
+}
+
+fn no_file_any_more(found: &FoundFile) -> Error {
+    Error::new(Code::Conflict, "is no regular file any more").at(found.local.display())
 }
 
 fn is_below(dirs: &BTreeSet<DfsPath>, path: &DfsPath) -> bool {
