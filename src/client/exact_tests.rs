@@ -317,6 +317,69 @@ async fn put_twice(data: &[u8], overwrite: Overwrite) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_content_under_an_id_that_was_used_is_refused() {
+    let node = TestCluster::one();
+    let client = node.client(None).await;
+    let dir = tempfile::tempdir().unwrap();
+    let local = dir.path().join("local");
+    for size in [INLINE, 5 * CHUNK] {
+        let (to, options) = (path(&format!("/d/{size}")), given(&format!("put-{size}")));
+        let mut longer = bytes(size, 1);
+        longer.push(0);
+        for (data, same) in [
+            (bytes(size, 1), true),
+            (bytes(size, 2), false),
+            (longer, false),
+        ] {
+            std::fs::write(&local, &data).unwrap();
+            let mut pipe = &data[..];
+            let ways = [
+                put(&client, &data, to.as_str(), &options).await,
+                client.put_file(&local, to, &options, &NoProgress).await,
+                client
+                    .put_reader(&mut pipe, to, &options, &NoProgress)
+                    .await,
+            ];
+            for done in ways {
+                match done {
+                    Ok(done) => assert!(same && done.version == FileVersion(1)),
+                    Err(error) => assert!(!same && error.code == Code::Conflict, "{error}"),
+                }
+            }
+        }
+        let stored = cat(&client, to.as_str(), &GetOptions::default()).await;
+        assert_eq!(stored.unwrap(), bytes(size, 1));
+    }
+}
+
+/// Whichever comes first is stored, and the other is told.
+#[tokio::test(start_paused = true)]
+async fn two_contents_at_once_under_one_id_are_not_taken_for_each_other() {
+    for size in [INLINE, 3 * CHUNK] {
+        for delay in (0..60).map(|step| Duration::from_micros(step * 500)) {
+            let cluster = TestCluster::new(3);
+            let (one, two) = (cluster.client(None).await, cluster.client(None).await);
+            let (first, second) = (bytes(size, 1), bytes(size, 2));
+            let (options, to) = (given("both"), path("/d/f"));
+            let mut pipe = &second[..];
+            let later = async {
+                tokio::time::sleep(delay).await;
+                two.put_reader(&mut pipe, to, &options, &NoProgress).await
+            };
+            let now = put(&one, &first, "/d/f", &options);
+            let (now, later) = tokio::join!(now, later);
+            let stored = cat(&one, "/d/f", &GetOptions::default()).await.unwrap();
+            for (done, data) in [(now, first), (later, second)] {
+                match done {
+                    Ok(_) => assert!(data == stored, "{delay:?} later"),
+                    Err(error) => assert_eq!(error.code, Code::Conflict, "{delay:?}: {error}"),
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn chunks_that_are_lost_before_the_commit_are_sent_again() {
     let node = TestCluster::one();
     let dir = tempfile::tempdir().unwrap();

@@ -8,6 +8,9 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+/// Bytes read at once to hash a file.
+const READ_BYTES: usize = 1 << 20;
+
 /// What tells one state of a local file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
@@ -129,6 +132,22 @@ impl LocalFile {
         Ok(bytes.into())
     }
 
+    /// The hash of the whole content, as long as it was when it was opened.
+    pub(crate) fn hash(&self) -> Result<ChunkHash> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; READ_BYTES];
+        let mut at = 0;
+        while at < self.print.size {
+            let left = usize::try_from(self.print.size - at).unwrap_or(READ_BYTES);
+            let part = &mut buffer[..left.min(READ_BYTES)];
+            self.read_exact_at(part, at)?;
+            hasher.update(part);
+            at += part.len() as u64;
+        }
+        self.check_unchanged()?;
+        Ok(ChunkHash(*hasher.finalize().as_bytes()))
+    }
+
     /// # Errors
     /// `conflict` when the name stands for another file now, or this one was written to.
     pub(crate) fn check_unchanged(&self) -> Result<()> {
@@ -200,6 +219,7 @@ mod tests {
         std::fs::write(&path, b"0123456789").unwrap();
         let file = open(&path);
         assert_eq!(file.read_whole().unwrap(), "0123456789");
+        assert_eq!(file.hash().unwrap(), ChunkHash::of(b"0123456789"));
 
         std::fs::write(&path, b"01234").unwrap();
         assert_eq!(

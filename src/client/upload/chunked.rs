@@ -39,18 +39,6 @@ impl Client {
         progress: &dyn Progress,
         resume: Option<Resume>,
     ) -> Result<PutReport> {
-        let done = self.try_put(target, source, window, progress, resume).await;
-        self.or_done_before(target, done).await
-    }
-
-    async fn try_put(
-        &self,
-        target: &Target,
-        source: Source<'_>,
-        window: &Window,
-        progress: &dyn Progress,
-        resume: Option<Resume>,
-    ) -> Result<PutReport> {
         let begin = self.begin(target, resume, progress);
         let ((), begun) = tokio::join!(self.foresee(source.again()), begin);
         let (mut begun, mut resume) = begun?;

@@ -15,6 +15,7 @@ mod chunked;
 mod ledger;
 mod put;
 mod resume;
+mod same;
 mod sending;
 mod stream;
 mod tree;

@@ -1,5 +1,6 @@
 //! Putting one content: from memory, from a file, from a pipe.
 
+use super::same::{Heard, Mine};
 use super::stream::{Moved, Source, fill};
 use crate::client::changes::shown_id;
 use crate::client::core::{Client, is_passing};
@@ -48,15 +49,17 @@ impl Client {
         let put = async {
             let target = match self.target(to, mode, options, "").await? {
                 Ok(target) => target,
-                Err(report) => return Ok(report),
+                Err(before) => return self.same(before, Mine::Memory(&data)).await,
             };
             if data.len() as u64 <= self.direct_bytes() {
                 return self.put_direct(&target, data).await;
             }
             let none = crate::client::progress::NoProgress;
-            let source = Source::Memory(data);
+            let source = Source::Memory(data.clone());
             // Boxed: most files are small and need not make room for this.
-            Box::pin(self.put_chunked(&target, source, &window, &none, None)).await
+            let done = Box::pin(self.put_chunked(&target, source, &window, &none, None)).await;
+            self.or_done_before(&target, done, Mine::Memory(&data))
+                .await
         };
         put.await.map_err(|error: Error| error.at(to))
     }
@@ -122,19 +125,22 @@ impl Client {
         progress: &dyn Progress,
     ) -> Result<PutReport> {
         let mode = options.mode.unwrap_or(MODE_DEFAULT);
+        let mut from = Heard::new(from, matches!(options.op, OpIds::Given(_)));
         let put = async {
             let target = match self.target(to, mode, options, step).await? {
                 Ok(target) => target,
-                Err(report) => return Ok(report),
+                Err(before) => return self.same(before, Mine::Pipe(&mut from)).await,
             };
             let limit = usize::try_from(self.direct_bytes()).unwrap_or(usize::MAX - 1);
-            let start = fill(from, BytesMut::new(), limit + 1).await?;
+            let start = fill(&mut from, BytesMut::new(), limit + 1).await?;
             if start.len() <= limit {
                 progress.advance(start.len() as u64);
                 return self.put_direct(&target, start).await;
             }
-            let source = Source::Pipe(start, Box::new(from));
-            self.put_chunked(&target, source, window, progress, None)
+            let source = Source::Pipe(start, Box::new(&mut from));
+            let done = self.put_chunked(&target, source, window, progress, None);
+            let done = done.await;
+            self.or_done_before(&target, done, Mine::Pipe(&mut from))
                 .await
         };
         put.await.map_err(|error: Error| error.at(to))
@@ -154,7 +160,7 @@ impl Client {
         let put = async {
             let target = match self.target(to, mode, options, step).await? {
                 Ok(target) => target,
-                Err(report) => return Ok(report),
+                Err(before) => return self.same(before, Mine::File(file)).await,
             };
             if file.print.size <= self.direct_bytes() {
                 let bytes = self.core.env.run_blocking(move || file.read_whole());
@@ -163,14 +169,16 @@ impl Client {
                 return Ok(report);
             }
             let resume = self.resume_of(&file, &target, options, progress).await;
-            let source = Source::File(file);
-            Box::pin(self.put_chunked(&target, source, window, progress, resume)).await
+            let source = Source::File(Arc::clone(&file));
+            let put = self.put_chunked(&target, source, window, progress, resume);
+            let done = Box::pin(put).await;
+            self.or_done_before(&target, done, Mine::File(file)).await
         };
         put.await.map_err(|error: Error| error.at(to))
     }
 
-    /// Decides the precondition, once. `Err(report)`: the same put under the same given id was
-    /// done before.
+    /// Decides the precondition, once. `Err(report)`: a put under the same given id was done
+    /// before, if of the same content is not known yet.
     async fn target(
         &self,
         path: &DfsPath,
@@ -199,7 +207,7 @@ impl Client {
         }))
     }
 
-    /// What the same put under the same given id did, if it was executed.
+    /// What a put of this name under the same given id did, if one was executed.
     pub(super) async fn done_before(
         &self,
         path: &DfsPath,
@@ -225,6 +233,7 @@ impl Client {
         &self,
         target: &Target,
         done: Result<PutReport>,
+        mine: Mine<'_, '_>,
     ) -> Result<PutReport> {
         let Err(error) = done else {
             return done;
@@ -233,7 +242,23 @@ impl Client {
             return Err(error);
         }
         let before = self.done_before(&target.path, &target.ids, &target.step);
-        before.await?.ok_or(error)
+        let before = before.await?.ok_or(error)?;
+        self.same(before, mine).await
+    }
+
+    /// The report of what was done before, if that is what this put is of.
+    ///
+    /// # Errors
+    /// `conflict` if the id was used for another content.
+    async fn same(&self, before: PutReport, mine: Mine<'_, '_>) -> Result<PutReport> {
+        if mine.is(&self.core.env, before.size, before.hash).await? {
+            return Ok(before);
+        }
+        let what = format!(
+            "another content was put under this operation id (version {})",
+            before.version
+        );
+        Err(Error::new(Code::Conflict, what).hint("use a new --op-id to put this one"))
     }
 
     async fn report_of_before(&self, path: &DfsPath, done: Done, id: &str) -> Result<PutReport> {
@@ -272,8 +297,8 @@ impl Client {
 
     /// A whole content with its request.
     async fn put_direct(&self, target: &Target, data: Bytes) -> Result<PutReport> {
-        let done = self.send_direct(target, data).await;
-        self.or_done_before(target, done).await
+        let done = self.send_direct(target, data.clone()).await;
+        self.or_done_before(target, done, Mine::Memory(&data)).await
     }
 
     async fn send_direct(&self, target: &Target, data: Bytes) -> Result<PutReport> {
