@@ -459,6 +459,100 @@ async fn an_interrupted_get_fetches_only_what_is_missing() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
+/// What is left in `dir` of a get of the file of these bytes at `/d/f` that was interrupted.
+async fn interrupt_get(node: &TestCluster, client: &Client, data: &[u8], dir: &Path) {
+    let lost = ChunkHash::of(&data[data.len() - CHUNK as usize..]);
+    let kept = node.state().chunks().remove(&lost).unwrap();
+    assert!(get(client, "/d/f", &dir.join("f")).await.is_err());
+    node.state().chunks().insert(lost, kept);
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_an_interrupted_get_is_not_put_with_its_tree() {
+    let node = TestCluster::one();
+    let client = node.client(None).await;
+    let data = bytes(20 * CHUNK, 4);
+    let (options, told) = (PutOptions::default(), Told::default());
+    put(&client, &data, "/d/f", &options).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    interrupt_get(&node, &client, &data, dir.path()).await;
+    std::fs::write(dir.path().join(".mine.dfs-part"), "my own").unwrap();
+    let report = client.put_tree(dir.path(), path("/d/t"), &options, &told);
+    assert_eq!(report.await.unwrap().files, 1);
+    assert_eq!(told.notes.lock().len(), 2);
+    let mine = cat(&client, "/d/t/.mine.dfs-part", &GetOptions::default()).await;
+    assert_eq!(mine.unwrap(), b"my own");
+    get(&client, "/d/f", &dir.path().join("f")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_whose_content_is_gone_is_replaced_and_one_that_failed_for_good_removed() {
+    let node = TestCluster::one();
+    let client = node.client(None).await;
+    let data = bytes(20 * CHUNK, 4);
+    let options = PutOptions::default();
+    put(&client, &data, "/d/f", &options).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    interrupt_get(&node, &client, &data, dir.path()).await;
+    let newer = bytes(20 * CHUNK, 5);
+    let overwrite = PutOptions {
+        overwrite: Overwrite::Current,
+        ..PutOptions::default()
+    };
+    put(&client, &newer, "/d/f", &overwrite).await.unwrap();
+    let out = dir.path().join("f");
+    let report = get(&client, "/d/f", &out).await.unwrap();
+    assert_eq!(report.kept_bytes, 0);
+    assert_eq!(std::fs::read(&out).unwrap(), newer);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+
+    // A range cannot be continued.
+    node.state().chunks().clear();
+    let part = GetOptions {
+        range: Some((1, None)),
+        ..GetOptions::default()
+    };
+    let other = dir.path().join("g");
+    let failed = client.get_file(path("/d/f"), &other, &part, &NoProgress);
+    assert_eq!(failed.await.unwrap_err().code, Code::Corrupt);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tree_with_names_like_parts_comes_whole() {
+    let node = TestCluster::one();
+    let client = node.client(None).await;
+    let options = PutOptions::default();
+    let dir = tempfile::tempdir().unwrap();
+    let (source, back) = (dir.path().join("source"), dir.path().join("back"));
+    std::fs::create_dir(&source).unwrap();
+    // The others come to their end while it is under way.
+    let names = [
+        ("big", 200),
+        (".big.dfs-part", 2),
+        (".big.dfs-part.state", 3),
+    ];
+    for (name, chunks) in names {
+        std::fs::write(source.join(name), bytes(chunks * CHUNK, chunks)).unwrap();
+    }
+    let put = client.put_tree(&source, path("/d/t"), &options, &NoProgress);
+    put.await.unwrap();
+    let options = GetOptions {
+        force: true,
+        ..GetOptions::default()
+    };
+    for _ in 0..2 {
+        let got = client.get_tree(path("/d/t"), &back, &options, &NoProgress);
+        assert_eq!(got.await.unwrap().failed, 0);
+        let same = std::process::Command::new("diff")
+            .arg("-r")
+            .args([&source, &back])
+            .status();
+        assert!(same.unwrap().success());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn preconditions_protect_what_was_not_seen() {
     let node = TestCluster::one();

@@ -2,8 +2,9 @@
 
 use super::content::Content;
 
-use super::part::{Identity, PartFile, check_target, write_small};
+use super::part::{PartFile, check_target, write_small};
 use super::sink::{Proof, Sink};
+use super::state::Identity;
 use super::whole::{WholeFile, check};
 use crate::client::core::Client;
 use crate::client::manifest::Want;
@@ -12,7 +13,7 @@ use crate::client::progress::Progress;
 use crate::client::report::GetReport;
 use crate::client::tree_hash::is_subtree_size;
 use crate::client::window::Window;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::proto::Ticket;
 use crate::types::{ChunkHash, DfsPath};
 use blake3::hazmat::ChainingValue;
@@ -79,7 +80,8 @@ impl Client {
             // An inline content fits memory, so its offsets fit `usize`.
             let part = inline.slice(range.start as usize..range.end as usize);
             let target = local.to_owned();
-            env.run_blocking(move || write_small(&target, &part, mode, force))
+            let random = env.rng.u64();
+            env.run_blocking(move || write_small(&target, &part, (mode, force), random))
                 .await?;
             progress.advance(bytes);
             return Ok(report);
@@ -92,23 +94,12 @@ impl Client {
             progress,
             kept_bytes: AtomicU64::new(0),
         };
-        let expected = content.file.attrs.hash;
-        let mut found = fetch.run(false).await.map_err(|e| e.at(path))?;
-        if found.is_some_and(|found| found != expected) && fetch.by_tree() {
-            tracing::debug!(%path, "what came is not the file: chunk by chunk again");
-            found = fetch.run(true).await.map_err(|e| e.at(path))?;
-        }
+        fetch.whole().await.map_err(|e| e.at(path))?;
         report.kept_bytes = fetch.kept_bytes.into_inner();
         report.fetched_bytes = bytes - report.kept_bytes;
         let part = Arc::try_unwrap(fetch.part);
         let part =
             part.map_err(|_| Error::failed("a write to the local file is still under way"))?;
-        if let Some(found) = found
-            && let Err(error) = check(found, expected)
-        {
-            env.run_blocking(move || part.discard()).await;
-            return Err(error.at(path));
-        }
         env.run_blocking(move || part.finish(mode, force)).await?;
         Ok(report)
     }
@@ -131,16 +122,45 @@ impl Client {
             hash: content.file.attrs.hash,
             chunk_bytes,
         });
-        let target = local.to_owned();
-        let opened = self
-            .core
-            .env
-            .run_blocking(move || PartFile::open(&target, bytes, identity.as_ref()));
-        Ok(Arc::new(opened.await?))
+        let (target, env) = (local.to_owned(), &self.core.env);
+        let random = env.rng.u64();
+        let open = move || PartFile::open(&target, bytes, identity.as_ref(), random);
+        Ok(Arc::new(env.run_blocking(open).await?))
     }
 }
 
 impl Fetch<'_> {
+    /// Fetches everything and proves it. If that fails, what cannot be continued is removed.
+    async fn whole(&self) -> Result<()> {
+        let expected = self.content.file.attrs.hash;
+        let (error, gone) = match self.found(expected).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(found)) => match check(found, expected) {
+                Ok(()) => return Ok(()),
+                Err(error) => (error, true),
+            },
+            Err(error) => {
+                // Another content stands at its path now, or none.
+                let gone = matches!(error.code, Code::NotFound | Code::Conflict);
+                (error, gone)
+            }
+        };
+        let (part, env) = (Arc::clone(&self.part), &self.content.client.core.env);
+        env.run_blocking(move || part.leave(gone)).await;
+        Err(error)
+    }
+
+    /// Fetches everything, twice if it is not what was expected. The hash of the file, if all of it
+    /// was wanted.
+    async fn found(&self, expected: ChunkHash) -> Result<Option<ChunkHash>> {
+        let found = self.run(false).await?;
+        if !self.by_tree() || found.is_none_or(|found| found == expected) {
+            return Ok(found);
+        }
+        tracing::debug!(path = %self.content.path, "what came is not the file: chunk by chunk again");
+        self.run(true).await
+    }
+
     /// Fetches everything. The hash of the file, if all of it was wanted. `again`: after it was
     /// another than the file's, each chunk is proved by its own hash, and fetched where it fails.
     async fn run(&self, again: bool) -> Result<Option<ChunkHash>> {

@@ -1,7 +1,7 @@
 //! Getting: resolve a file version, fetch its chunks in parallel, verify, put in place.
 //!
 //! ```text
-//! get_file ── content.rs: what to fetch ── fetch.rs: one chunk ── part.rs: .NAME.dfs-part
+//! get_file ── content.rs: what to fetch ── fetch.rs: one chunk ── part.rs: a file beside it
 //! cat      ──        〃                 ──      〃             ── in order to a writer
 //! get_tree ── tree.rs: listing page by page, files side by side
 //! ```
@@ -26,5 +26,8 @@ mod fetch;
 mod get;
 mod part;
 mod sink;
+mod state;
 mod tree;
 mod whole;
+
+pub(crate) use state::is_part;

@@ -1,51 +1,32 @@
-//! The local side of a fetch: `.NAME.dfs-part` beside the target, and with several chunks
-//! `.NAME.dfs-part.state`, which says what of it is there.
+//! The local side of a fetch: a part file beside the target, renamed to it when whole.
 //!
-//! ```text
-//! state: length of the header u32 le, header (`codec` bytes) up to 8192; then one byte a chunk,
-//!        1: written
-//! ```
-//! Nothing is synced and nothing is believed: a chunk said to be there is hashed again.
-//! Blocking.
+//! A fetch that can be continued has `.NAME.TAG.dfs-part` with a TAG that the next run finds again,
+//! and its state beside it (`state.rs`). Any other has a random TAG, and its part goes with it.
+//! A file that is there already is touched only if its state says that it is a part. Blocking.
 
+use super::state::{Identity, PART, STATE, State};
+use super::state::{is_at, no_directory, options, remove_if_at};
 use crate::client::tree_hash::PartHash;
-use crate::codec;
 use crate::env::real::{begin_writeback, forget};
 use crate::error::{Code, Error, Result};
-use crate::types::{ChunkHash, ClusterId, DfsPath, FileVersion, Inode};
+use crate::types::ChunkHash;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const HEADER_BYTES: u64 = 8_192;
 /// File systems take names of this many bytes.
 const NAME_BYTES: usize = 255;
-/// Times that a part file is opened anew because another get has just put it in its place.
-const OPENED_MAX: u32 = 8;
+/// Digits of a tag, and the point before it.
+const TAG_BYTES: usize = 17;
 /// Bytes of a local file that the system is asked to keep in memory: the newest, and smaller files
 /// whole.
 const KEPT_BYTES: u64 = 64 << 20;
 /// Bytes read at once to hash a file.
 const READ_BYTES: usize = 1 << 20;
-const PART: &[u8] = b".dfs-part";
-const STATE: &[u8] = b".state";
-
-/// Which content a part file holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Identity {
-    pub(super) cluster: ClusterId,
-    pub(super) path: DfsPath,
-    pub(super) inode: Inode,
-    pub(super) version: FileVersion,
-    pub(super) size: u64,
-    pub(super) hash: ChunkHash,
-    pub(super) chunk_bytes: u64,
-}
 
 /// A file whose writers take turns: the system has one lock for them, and lets them spin for it.
 /// As far as the disk keeps up, a long file goes through the system's memory and does not fill it.
@@ -113,93 +94,99 @@ pub(super) struct PartFile {
     pub(super) file: Arc<OneWriter>,
     target: PathBuf,
     part: PathBuf,
-    state: Option<(File, PathBuf)>,
+    /// Of one that can be continued.
+    state: Option<State>,
     finished: bool,
 }
 
 impl PartFile {
-    /// Opens the part file of `target` with `size` bytes; with an identity it is (or becomes)
-    /// one that can be continued.
+    /// Opens a part file of `target` with `size` bytes. With an identity it is one that can be
+    /// continued, unless a file of somebody else has its name; any other is called by `random`.
     ///
     /// # Errors
     /// `conflict` when another process is at it.
-    pub(super) fn open(target: &Path, size: u64, resumable: Option<&Identity>) -> Result<Self> {
-        let (part, state) = names(target)?;
-        let io = |verb: &'static str| {
-            let part = part.clone();
-            move |e: std::io::Error| local_failure(verb, &part, &e)
+    pub(super) fn open(
+        target: &Path,
+        size: u64,
+        resumable: Option<&Identity>,
+        random: u64,
+    ) -> Result<Self> {
+        let (found, continues) = match resumable {
+            Some(identity) => Self::open_lasting(target, identity)?,
+            None => (None, false),
         };
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = open_locked(target, &part, options.mode(0o600))?;
-        let state = match resumable {
-            None => {
-                // A state left here by another version must not speak for this part.
-                let _ = std::fs::remove_file(&state);
-                None
-            }
-            Some(_) => {
-                let file = options.open(&state);
-                Some((
-                    file.map_err(|e| local_failure("make the file", &state, &e))?,
-                    state,
-                ))
-            }
+        let part = match found {
+            Some(part) => part,
+            None => Self::make(target, names(target, random)?.0, None)?,
         };
-        let part = PartFile {
-            file: Arc::new(OneWriter::new(file, target)),
-            target: target.to_owned(),
-            part: part.clone(),
-            state,
-            finished: false,
+        let cleared = match continues {
+            true => Ok(()),
+            false => part.file.set_len(0),
         };
-        let continues = resumable.is_some() && part.identity().as_ref() == resumable;
-        let begun = match (continues, resumable) {
-            (true, _) => part.file.set_len(size),
-            (false, None) => part.file.set_len(0).and_then(|()| part.file.set_len(size)),
-            (false, Some(identity)) => {
-                let cleared = part.file.set_len(0).and_then(|()| part.file.set_len(size));
-                cleared.and_then(|()| part.begin(identity))
-            }
-        };
-        begun.map_err(io("prepare the file"))?;
+        if let Err(e) = cleared.and_then(|()| part.file.set_len(size)) {
+            part.remove();
+            return Err(local_failure("prepare the file", &part.part, &e));
+        }
         Ok(part)
     }
 
-    fn identity(&self) -> Option<Identity> {
-        let (state, _) = self.state.as_ref()?;
-        let mut len = [0; 4];
-        state.read_exact_at(&mut len, 0).ok()?;
-        let len = u64::from(u32::from_le_bytes(len));
-        if len == 0 || len > HEADER_BYTES - 4 {
-            return None;
+    /// The part that an earlier run has left, or a new one that a later run will find; and whether
+    /// it is of this content. `None`: a file of somebody else has the name.
+    fn open_lasting(target: &Path, identity: &Identity) -> Result<(Option<Self>, bool)> {
+        let (part, state) = names(target, tag_of(target, identity))?;
+        let Some((state, known)) = State::open(state, target)? else {
+            return Ok((None, false));
+        };
+        let continues = known.as_ref() == Some(identity);
+        if !continues && let Err(error) = state.begin(identity) {
+            if known.is_some() {
+                let _ = std::fs::remove_file(&part);
+            }
+            state.remove();
+            return Err(error);
         }
-        let mut bytes = vec![0; usize::try_from(len).ok()?];
-        state.read_exact_at(&mut bytes, 4).ok()?;
-        codec::decode(&bytes).ok()
+        if known.is_none() {
+            return match Self::make(target, part, Some(state)) {
+                Err(error) if error.code == Code::Exists => Ok((None, false)),
+                made => Ok((Some(made?), false)),
+            };
+        }
+        let file = options().create(true).truncate(false).open(&part);
+        let file = file.map_err(|e| local_failure("make the file", &part, &e))?;
+        Ok((Some(Self::new(target, part, file, Some(state))), continues))
     }
 
-    fn begin(&self, identity: &Identity) -> std::io::Result<()> {
-        let Some((state, _)) = &self.state else {
-            return Ok(());
-        };
-        let bytes = codec::encode(identity);
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        if u64::from(len) > HEADER_BYTES - 4 {
-            return Err(std::io::Error::other("the state is too large"));
+    /// Makes the part file, under a name that nobody has.
+    fn make(target: &Path, part: PathBuf, state: Option<State>) -> Result<Self> {
+        let made = options().create_new(true).open(&part);
+        let made = made.map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => no_directory(target),
+            _ => local_failure("make the file", &part, &e),
+        });
+        if made.is_err()
+            && let Some(state) = &state
+        {
+            state.remove();
         }
-        state.set_len(0)?;
-        state.write_all_at(&bytes, 4)?;
-        state.write_all_at(&len.to_le_bytes(), 0)
+        Ok(Self::new(target, part, made?, state))
+    }
+
+    fn new(target: &Path, part: PathBuf, file: File, state: Option<State>) -> Self {
+        PartFile {
+            file: Arc::new(OneWriter::new(file, target)),
+            target: target.to_owned(),
+            part,
+            state,
+            finished: false,
+        }
     }
 
     /// This chunk is written.
     pub(super) fn mark(&self, index: u64) -> Result<()> {
-        let (Some((state, path)), Some(at)) = (&self.state, HEADER_BYTES.checked_add(index)) else {
-            return Ok(());
-        };
-        let written = state.write_all_at(&[1], at);
-        written.map_err(|e| local_failure("write", path, &e))
+        match &self.state {
+            Some(state) => state.mark(index),
+            None => Ok(()),
+        }
     }
 
     /// The hashes of these bytes if they are there from an earlier run: they are read and hashed.
@@ -212,13 +199,10 @@ impl PartFile {
         chunk_bytes: u64,
         hash: &ChunkHash,
     ) -> Option<PartHash> {
-        let (state, _) = self.state.as_ref()?;
-        let mut mark = [0];
-        let at = HEADER_BYTES.checked_add(index)?;
-        state.read_exact_at(&mut mark, at).ok()?;
-        match mark {
-            [1] => self.proved(offset, len, chunk_bytes, hash),
-            _ => None,
+        let state = self.state.as_ref()?;
+        match state.is_marked(index) {
+            true => self.proved(offset, len, chunk_bytes, hash),
+            false => None,
         }
     }
 
@@ -253,21 +237,35 @@ impl PartFile {
         }
     }
 
-    /// Removes what was written: nothing of it is to be continued.
-    pub(super) fn discard(mut self) {
-        if let Some((_, path)) = self.state.take() {
-            let _ = std::fs::remove_file(path);
+    /// The fetch has failed: what can be continued stays, unless its content is `gone`.
+    pub(super) fn leave(&self, gone: bool) {
+        if gone || self.state.is_none() {
+            self.remove();
+        }
+    }
+
+    fn remove(&self) {
+        remove_if_at(&self.file, &self.part);
+        if let Some(state) = &self.state {
+            state.remove();
         }
     }
 
     /// Puts the whole file in its place.
     ///
     /// # Errors
-    /// `exists` when the target came to be meanwhile and `force` is not given.
+    /// `exists` when the target came to be meanwhile and `force` is not given; `conflict` when
+    /// somebody has put another file in the place of the part.
     pub(super) fn finish(mut self, mode: u16, force: bool) -> Result<()> {
         let permissions = Permissions::from_mode(u32::from(mode & 0o777));
         let set = self.file.set_permissions(permissions);
         set.map_err(|e| Error::io("set the permissions", &self.part, &e))?;
+        let mine = is_at(&self.file, &self.part);
+        if !mine.map_err(|e| Error::io("look at it", &self.part, &e))? {
+            // The state must not speak for that one.
+            self.leave(true);
+            return Err(replaced(&self.part));
+        }
         let placed = match force {
             true => std::fs::rename(&self.part, &self.target),
             false => rename_to_free_name(&self.part, &self.target),
@@ -280,9 +278,8 @@ impl PartFile {
             Err(e) => return Err(Error::io("rename to it", &self.target, &e)),
         }
         self.finished = true;
-        if let Some((_, path)) = &self.state {
-            // Without its part the state says nothing; the next get of that name replaces it.
-            let _ = std::fs::remove_file(path);
+        if let Some(state) = &self.state {
+            state.remove();
         }
         Ok(())
     }
@@ -291,52 +288,29 @@ impl PartFile {
 impl Drop for PartFile {
     /// What cannot be continued is not left lying about.
     fn drop(&mut self) {
-        if !self.finished && self.state.is_none() {
-            let _ = std::fs::remove_file(&self.part);
+        if !self.finished {
+            self.leave(false);
         }
     }
 }
 
-/// Opens or makes the part file and locks it. Who held the lock before may have renamed the file
-/// to its target meanwhile: that one is whole and must not be touched, so the name is opened anew.
-fn open_locked(target: &Path, part: &Path, options: &OpenOptions) -> Result<File> {
-    let io = |verb: &'static str| move |e: std::io::Error| local_failure(verb, part, &e);
-    for _ in 0..OPENED_MAX {
-        let file = options.open(part).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => no_directory(target),
-            _ => io("make the file")(e),
-        })?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(in_use(target)),
-            Err(std::fs::TryLockError::Error(e)) => return Err(io("lock the file")(e)),
-        }
-        if is_at(&file, part).map_err(io("look at the file"))? {
-            return Ok(file);
-        }
+/// A full disk here reads like a full cluster where nobody says which it is.
+pub(super) fn local_failure(verb: &str, path: &Path, source: &std::io::Error) -> Error {
+    let error = Error::io(verb, path, source);
+    match error.code {
+        Code::NoSpace => error.hint("free space on the local disk, then run it again"),
+        _ => error,
     }
-    Err(in_use(target))
-}
-
-/// True if the path still leads to the open file.
-fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
-    let open = file.metadata()?;
-    match std::fs::metadata(path) {
-        Ok(there) => Ok((there.dev(), there.ino()) == (open.dev(), open.ino())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
-fn in_use(target: &Path) -> Error {
-    Error::new(Code::Conflict, "another get is writing this file")
-        .at(target.display())
-        .hint("wait until it has ended")
 }
 
 /// Writes a small file in one go.
-pub(super) fn write_small(target: &Path, bytes: &[u8], mode: u16, force: bool) -> Result<()> {
-    let part = PartFile::open(target, 0, None)?;
+pub(super) fn write_small(
+    target: &Path,
+    bytes: &[u8],
+    (mode, force): (u16, bool),
+    random: u64,
+) -> Result<()> {
+    let part = PartFile::open(target, 0, None, random)?;
     let written = part.file.write_all_at(bytes, 0);
     written.map_err(|e| local_failure("write the local file", target, &e))?;
     part.finish(mode, force)
@@ -354,19 +328,13 @@ pub(super) fn check_target(target: &Path, force: bool) -> Result<()> {
     }
 }
 
-/// A full disk here reads like a full cluster where nobody says which it is.
-pub(super) fn local_failure(verb: &str, path: &Path, source: &std::io::Error) -> Error {
-    let error = Error::io(verb, path, source);
-    match error.code {
-        Code::NoSpace => error.hint("free space on the local disk, then run it again"),
-        _ => error,
-    }
-}
-
-fn no_directory(target: &Path) -> Error {
-    Error::not_found("the local directory to put it in does not exist")
-        .at(target.display())
-        .hint("make it first")
+fn replaced(part: &Path) -> Error {
+    Error::new(
+        Code::Conflict,
+        "another file was put in its place meanwhile",
+    )
+    .at(part.display())
+    .hint("get it again, with nothing else writing there")
 }
 
 fn exists(target: &Path) -> Error {
@@ -389,35 +357,46 @@ fn rename_to_free_name(from: &Path, to: &Path) -> std::io::Result<()> {
 }
 
 /// The part file and its state file of a target.
-fn names(target: &Path) -> Result<(PathBuf, PathBuf)> {
+fn names(target: &Path, tag: u64) -> Result<(PathBuf, PathBuf)> {
     let name = target
         .file_name()
         .ok_or_else(|| Error::usage("not the name of a file").at(target.display()))?;
-    let part = part_name(name.as_bytes());
+    let part = part_name(name.as_bytes(), tag);
     let state = [&part[..], STATE].concat();
     let place = |name: Vec<u8>| target.with_file_name(std::ffi::OsString::from_vec(name));
     Ok((place(part), place(state)))
 }
 
-/// `.NAME.dfs-part`; a name too long for that is cut and told apart by its hash.
-fn part_name(name: &[u8]) -> Vec<u8> {
-    let room = NAME_BYTES - 1 - PART.len() - STATE.len();
-    if name.len() <= room {
-        return [b".", name, PART].concat();
+/// The same for each fetch of a remote path to a target, whatever stands at that path.
+fn tag_of(target: &Path, identity: &Identity) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&identity.cluster.0);
+    let name = target.file_name().unwrap_or_default().as_bytes();
+    for part in [identity.path.as_str().as_bytes(), name] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
     }
-    let hash = ChunkHash::of(name).to_string();
-    let hash = &hash.as_bytes()[..16];
+    let mut tag = [0; 8];
+    hasher.finalize_xof().fill(&mut tag);
+    u64::from_le_bytes(tag)
+}
+
+/// `.NAME.TAG.dfs-part`; a name too long for that is cut.
+fn part_name(name: &[u8], tag: u64) -> Vec<u8> {
+    let room = NAME_BYTES - 1 - TAG_BYTES - PART.len() - STATE.len();
+    let mut end = name.len().min(room);
     // Cut between characters where it is text, so that the name stays readable.
-    let mut end = room - hash.len();
-    while end > 0 && (name[end] & 0xc0) == 0x80 {
+    while end > 0 && end < name.len() && (name[end] & 0xc0) == 0x80 {
         end -= 1;
     }
-    [b".", &name[..end], hash, PART].concat()
+    let tag = format!(".{tag:016x}");
+    [b".", &name[..end], tag.as_bytes(), PART].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{ClusterId, DfsPath, FileVersion, Inode};
 
     fn identity(version: u64) -> Identity {
         Identity {
@@ -433,35 +412,40 @@ mod tests {
 
     #[test]
     fn long_names_are_cut_and_stay_apart() {
-        assert_eq!(part_name(b"x"), b".x.dfs-part");
+        assert_eq!(part_name(b"x", 10), b".x.000000000000000a.dfs-part");
         let (a, b) = ("ä".repeat(127), format!("{}b", "ä".repeat(127)));
-        for name in [&a, &b] {
-            let part = part_name(name.as_bytes());
+        let parts = [&a, &b].map(|name| {
+            let tag = tag_of(Path::new(name), &identity(1));
+            let part = part_name(name.as_bytes(), tag);
             assert!(part.len() + STATE.len() <= NAME_BYTES);
-            assert!(String::from_utf8(part).is_ok());
-        }
-        assert_ne!(part_name(a.as_bytes()), part_name(b.as_bytes()));
+            String::from_utf8(part).unwrap()
+        });
+        assert_ne!(parts[0], parts[1]);
+    }
+
+    fn lasting(target: &Path, version: u64) -> PartFile {
+        PartFile::open(target, 30, Some(&identity(version)), 7).unwrap()
     }
 
     #[test]
     fn continues_only_the_same_content_and_only_true_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("f");
-        let part = PartFile::open(&target, 30, Some(&identity(1))).unwrap();
+        let part = lasting(&target, 1);
         part.file.write_all_at(b"0123456789", 10).unwrap();
         part.mark(1).unwrap();
         part.mark(2).unwrap();
         drop(part);
 
         let hash = ChunkHash::of(b"0123456789");
-        let part = PartFile::open(&target, 30, Some(&identity(1))).unwrap();
+        let part = lasting(&target, 1);
         assert!(part.held(1, 10, 10, 10, &hash).is_some());
         let other = part.held(2, 20, 10, 10, &hash);
         assert!(other.is_none(), "marked but not these bytes");
         assert!(part.held(0, 0, 10, 10, &hash).is_none(), "not marked");
         drop(part);
 
-        let part = PartFile::open(&target, 30, Some(&identity(2))).unwrap();
+        let part = lasting(&target, 2);
         assert!(part.held(1, 10, 10, 10, &hash).is_none(), "another version");
         part.finish(0o640, false).unwrap();
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
@@ -474,28 +458,71 @@ mod tests {
     fn two_at_once_do_not_mix() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("f");
-        let first = PartFile::open(&target, 30, None).unwrap();
-        let second = PartFile::open(&target, 30, None);
+        let first = lasting(&target, 1);
+        let second = PartFile::open(&target, 30, Some(&identity(1)), 8);
         assert_eq!(second.err().unwrap().code, Code::Conflict);
+        first.leave(true);
         drop(first);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        let first = PartFile::open(&target, 3, None, 1).unwrap();
+        let second = PartFile::open(&target, 3, None, 2).unwrap();
+        first.file.write_all_at(b"one", 0).unwrap();
+        second.file.write_all_at(b"two", 0).unwrap();
+        first.finish(0o644, false).unwrap();
+        let error = second.finish(0o644, false).unwrap_err();
+        assert_eq!(error.code, Code::Exists);
+        assert_eq!(std::fs::read(&target).unwrap(), b"one");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn a_file_that_was_put_in_its_place_meanwhile_is_not_taken_for_the_part() {
+    fn a_file_of_the_users_own_is_never_taken_for_a_part() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("f");
-        let (part, _) = names(&target).unwrap();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        // Opened by a second get while the first one holds it, then renamed to its place.
-        let opened = options.open(&part).unwrap();
-        assert!(is_at(&opened, &part).unwrap());
-        std::fs::rename(&part, &target).unwrap();
-        assert!(!is_at(&opened, &part).unwrap(), "gone from there");
-        let fresh = open_locked(&target, &part, &options).unwrap();
-        assert!(!is_at(&opened, &part).unwrap(), "another one is there");
-        assert!(is_at(&fresh, &part).unwrap());
+        let (part, state) = names(&target, tag_of(&target, &identity(1))).unwrap();
+        for own in [
+            [&part, &target.with_file_name(".f.dfs-part")],
+            [&state, &part],
+        ] {
+            for path in own {
+                std::fs::write(path, b"my own").unwrap();
+            }
+            lasting(&target, 1).finish(0o644, true).unwrap();
+            for path in own {
+                assert_eq!(std::fs::read(path).unwrap(), b"my own", "{path:?}");
+                std::fs::remove_file(path).unwrap();
+            }
+            let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+            assert_eq!(left.len(), 1, "{left:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_put_in_the_place_of_the_part_is_not_taken_for_the_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("f");
+        let (part, _) = names(&target, tag_of(&target, &identity(1))).unwrap();
+        let fetch = lasting(&target, 1);
+        write_small(&part, b"another", (0o644, true), 9).unwrap();
+        assert_eq!(fetch.finish(0o644, true).unwrap_err().code, Code::Conflict);
+        assert!(!target.exists());
+        lasting(&target, 1).finish(0o644, true).unwrap();
+        assert_eq!(std::fs::read(&part).unwrap(), b"another");
+    }
+
+    #[test]
+    fn what_is_left_is_what_can_be_continued() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("f");
+        let left = || std::fs::read_dir(dir.path()).unwrap().count();
+        drop(PartFile::open(&target, 30, None, 1).unwrap());
+        assert_eq!(left(), 0);
+        drop(lasting(&target, 1));
+        assert_eq!(left(), 2);
+        lasting(&target, 1).leave(false);
+        assert_eq!(left(), 2);
+        lasting(&target, 1).leave(true);
+        assert_eq!(left(), 0);
     }
 
     #[test]
@@ -507,7 +534,8 @@ mod tests {
             move || {
                 for _ in 0..300 {
                     // The other may hold it; its file must be whole whenever it is there.
-                    let _ = write_small(&target, &[byte; 64], 0o644, true);
+                    let random = u64::from(byte);
+                    let _ = write_small(&target, &[byte; 64], (0o644, true), random);
                     let seen = std::fs::read(&target).unwrap_or(vec![byte; 64]);
                     assert!(
                         seen.len() == 64 && seen.iter().all(|b| *b == seen[0]),
@@ -523,6 +551,22 @@ mod tests {
     }
 
     #[test]
+    fn an_existing_file_is_replaced_by_force_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("f");
+        write_small(&target, b"one", (0o644, false), 1).unwrap();
+        assert_eq!(check_target(&target, false).unwrap_err().code, Code::Exists);
+        let error = write_small(&target, b"two", (0o644, false), 1).unwrap_err();
+        assert_eq!(error.code, Code::Exists);
+        assert_eq!(std::fs::read(&target).unwrap(), b"one");
+        write_small(&target, b"two", (0o644, true), 1).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        let error = check_target(dir.path(), true).unwrap_err();
+        assert_eq!(error.code, Code::Usage);
+    }
+
+    #[test]
     fn a_full_local_disk_is_told_from_a_full_cluster() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let full = OneWriter::new(full, Path::new("/home/f"));
@@ -534,21 +578,5 @@ mod tests {
             "/home/f: cannot write the local file (No space left on device (os error 28)); free \
              space on the local disk, then run it again"
         );
-    }
-
-    #[test]
-    fn an_existing_file_is_replaced_by_force_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("f");
-        write_small(&target, b"one", 0o644, false).unwrap();
-        assert_eq!(check_target(&target, false).unwrap_err().code, Code::Exists);
-        let error = write_small(&target, b"two", 0o644, false).unwrap_err();
-        assert_eq!(error.code, Code::Exists);
-        assert_eq!(std::fs::read(&target).unwrap(), b"one");
-        write_small(&target, b"two", 0o644, true).unwrap();
-        assert_eq!(std::fs::read(&target).unwrap(), b"two");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        let error = check_target(dir.path(), true).unwrap_err();
-        assert_eq!(error.code, Code::Usage);
     }
 }

@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Directories that could not be made and whose contents are therefore left out; beyond so many
@@ -31,6 +31,7 @@ const FAILED_DIRS_MAX: usize = 10_000;
 enum Unit {
     Small(Vec<FoundFile>),
     Large(FoundFile),
+    Part(PathBuf),
     Failed(Error),
 }
 
@@ -75,7 +76,7 @@ impl Client {
 }
 
 impl TreePut<'_> {
-    async fn walk(&self, local: &Arc<std::path::PathBuf>, to: &DfsPath) -> Result<Walk> {
+    async fn walk(&self, local: &Arc<PathBuf>, to: &DfsPath) -> Result<Walk> {
         let (local, to) = (Arc::clone(local), to.clone());
         let env = &self.client.core.env;
         env.run_blocking(move || Walk::new(&local, &to)).await
@@ -90,7 +91,7 @@ impl TreePut<'_> {
         .await
     }
 
-    async fn make_root(&self, local: &Arc<std::path::PathBuf>, to: &DfsPath) -> Result<()> {
+    async fn make_root(&self, local: &Arc<PathBuf>, to: &DfsPath) -> Result<()> {
         // The local root is tried first: nothing is made for a tree that cannot be read.
         self.walk(local, to).await?;
         match self.client.stat(to, ReadLevel::Linearizable).await {
@@ -120,11 +121,7 @@ impl TreePut<'_> {
     }
 
     /// Makes all directories and counts what is to come. Returns those that could not be made.
-    async fn make_dirs(
-        &self,
-        local: &Arc<std::path::PathBuf>,
-        to: &DfsPath,
-    ) -> Result<BTreeSet<DfsPath>> {
+    async fn make_dirs(&self, local: &Arc<PathBuf>, to: &DfsPath) -> Result<BTreeSet<DfsPath>> {
         let mut walk = self.walk(local, to).await?;
         let mut failed = BTreeSet::new();
         loop {
@@ -144,7 +141,7 @@ impl TreePut<'_> {
                         bytes += file.size;
                     }
                     // Told when the files are put.
-                    Item::Dir { .. } | Item::Failed(_) => {}
+                    Item::Dir { .. } | Item::Part(_) | Item::Failed(_) => {}
                 }
             }
             self.progress.expect(files, bytes);
@@ -186,7 +183,7 @@ impl TreePut<'_> {
 
     async fn put_files(
         &self,
-        local: &Arc<std::path::PathBuf>,
+        local: &Arc<PathBuf>,
         to: &DfsPath,
         failed_dirs: BTreeSet<DfsPath>,
     ) -> Result<()> {
@@ -226,6 +223,12 @@ impl TreePut<'_> {
         match unit {
             Unit::Failed(error) => {
                 self.failed(error);
+                Ok(())
+            }
+            Unit::Part(local) => {
+                let local = local.display();
+                let note = format!("{local}: left out (of a get that was interrupted)");
+                self.progress.note(&note);
                 Ok(())
             }
             Unit::Large(file) => match self.put_large(&file).await {
@@ -400,6 +403,7 @@ impl Units {
         for item in items {
             match item {
                 Item::Dir { .. } => {}
+                Item::Part(local) => self.ready.push_back(Unit::Part(local)),
                 Item::Failed(error) => self.ready.push_back(Unit::Failed(error)),
                 Item::File(file) if is_below(&self.failed_dirs, &file.remote) => {
                     let error = Error::failed("its directory could not be made");

@@ -1,6 +1,7 @@
 //! A local tree as a put sees it, item by item: memory is bounded by its depth, not its size.
 //! Blocking; called from the blocking pool, a batch at a time.
 
+use crate::client::download::is_part;
 use crate::client::local::permission_bits;
 use crate::error::{Error, Result};
 use crate::types::{DfsPath, Name};
@@ -16,6 +17,8 @@ pub(super) enum Item {
         mode: u16,
     },
     File(FoundFile),
+    /// Left out: a part of a file that a get has not come to the end with, at this local path.
+    Part(PathBuf),
     /// Cannot be read or stored; says its local path.
     Failed(Error),
 }
@@ -96,6 +99,9 @@ impl Walk {
                     .hint("put the file that it points to"),
             );
         }
+        if meta.is_file() && is_part(path) {
+            return Ok(Item::Part(path.to_owned()));
+        }
         if meta.is_file() {
             return Ok(Item::File(FoundFile {
                 local: path.to_owned(),
@@ -165,6 +171,7 @@ mod tests {
                         assert_eq!(std::fs::read(&file.local).unwrap().len() as u64, file.size);
                         files.push(file.remote.to_string());
                     }
+                    Item::Part(path) => panic!("{path:?} is no part"),
                     Item::Failed(error) => failed.push(error),
                 }
             }
