@@ -317,10 +317,15 @@ pub(super) fn write_small(
 }
 
 /// # Errors
-/// `exists` if something is there and `force` is not given; `usage` if it is a directory.
+/// `exists` if a file (or a link to one) is there and `force` is not given; `usage` if it is
+/// anything else: nobody wants `/dev/null` replaced.
 pub(super) fn check_target(target: &Path, force: bool) -> Result<()> {
+    let is_file = || std::fs::metadata(target).is_ok_and(|meta| meta.is_file());
     match std::fs::symlink_metadata(target) {
         Ok(meta) if meta.is_dir() => Err(Error::usage("is a local directory").at(target.display())),
+        Ok(_) if !is_file() => Err(Error::usage("not a regular file")
+            .at(target.display())
+            .hint("use - for standard output, or another name")),
         Ok(_) if !force => Err(exists(target)),
         Ok(_) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -547,6 +552,31 @@ mod tests {
         let threads = [std::thread::spawn(writer(1)), std::thread::spawn(writer(2))];
         for thread in threads {
             thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_but_files_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name| dir.path().join(name);
+        let _socket = std::os::unix::net::UnixListener::bind(place("socket")).unwrap();
+        std::fs::write(place("file"), b"one").unwrap();
+        for (link, to) in [("good", "file"), ("bad", "none"), ("device", "/dev/null")] {
+            std::os::unix::fs::symlink(to, place(link)).unwrap();
+        }
+        let others = [
+            place("socket"),
+            place("bad"),
+            place("device"),
+            "/dev/null".into(),
+        ];
+        for (target, force) in others.iter().flat_map(|at| [(at, true), (at, false)]) {
+            let error = check_target(target, force).unwrap_err();
+            assert_eq!(error.code, Code::Usage, "{target:?}");
+            assert!(error.hint.unwrap().contains("use - for standard output"));
+        }
+        for target in [place("file"), place("good"), place("free")] {
+            check_target(&target, true).unwrap();
         }
     }
 
