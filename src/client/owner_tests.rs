@@ -79,6 +79,19 @@ async fn a_full_owner_is_passed_over_and_full_everywhere_is_said() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bytes_handed_over_again_and_again_are_no_progress() {
+    let cluster = TestCluster::new(3);
+    let client = cluster.client(None).await;
+    cluster.faults(|faults| faults.chunks_unanswered = true);
+    let began = Instant::now();
+    let data = bytes(3 * CHUNK, 1);
+    let error = put(&client, &data, "/d/f", &PutOptions::default()).await;
+    assert_eq!(error.unwrap_err().code, Code::Unavailable);
+    // Two rounds through three owners, each as long as the timeout: the first got somewhere.
+    assert!(began.elapsed() < ms(70_000), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_get_goes_on_while_owners_die_one_after_the_other() {
     let cluster = TestCluster::new(5);
     let client = cluster.client(None).await;

@@ -38,6 +38,8 @@ pub(crate) struct Faults {
     pub(crate) damage_at: Option<u32>,
     /// Chunks stored before no more are taken; `None`: no end.
     pub(crate) chunks_until_down: Option<u32>,
+    /// Nodes take the bytes of chunks and say nothing to them.
+    pub(crate) chunks_unanswered: bool,
     /// The disk takes no chunk.
     pub(crate) full: bool,
     /// Manifests have their first two chunks exchanged.

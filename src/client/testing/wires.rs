@@ -258,6 +258,9 @@ impl Bulk for TestStream {
             if self.call.is_none() {
                 return Err(Error::unavailable("the stream was reset"));
             }
+            if self.wire.cluster.state().faults.chunks_unanswered {
+                std::future::pending::<()>().await;
+            }
             self.comes().await?;
             let answer = self.reply().unwrap_or_else(Answer::Failed);
             Ok(Some(codec::encode(&answer).into()))

@@ -47,6 +47,7 @@ impl Client {
             bytes,
             moved,
             reported: 0,
+            farthest: 0,
             advanced: false,
         };
         let mut owners = self.owners_of(hash, false).await?;
@@ -76,7 +77,10 @@ struct Sending<'a> {
     moved: &'a (dyn Fn(u64) + Sync),
     /// Bytes that `moved` was told of.
     reported: u64,
-    /// A node that lives took bytes in this round.
+    /// Most bytes that a node that lives took at once. They are as good as none if it does not
+    /// answer: the same bytes, handed over once more, are no progress.
+    farthest: u64,
+    /// A node that lives took more than any before.
     advanced: bool,
 }
 
@@ -128,7 +132,10 @@ impl Sending<'_> {
                 () = core.link.fell_silent(&live, SILENCE_MAX) => Err(live.silence()),
             }
         };
-        self.advanced |= sent > 0 && !live.is_silent();
+        if sent > self.farthest && !live.is_silent() {
+            self.farthest = sent;
+            self.advanced = true;
+        }
         done
     }
 }
