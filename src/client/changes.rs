@@ -4,7 +4,6 @@ use super::ask::To;
 use super::core::Client;
 use super::options::OpIds;
 use super::report::{Changed, OpState};
-use super::send::Sent;
 use crate::client::core::odd;
 use crate::client::opid::OpId;
 use crate::error::{Code, Error, Result};
@@ -24,7 +23,7 @@ impl Client {
             None => error,
         };
         let sent = self.send(shard, vec![op], ids, "").await.map_err(named)?;
-        let op_id = shown_id(ids, &sent);
+        let op_id = shown_id(ids, "", sent.id);
         let (_, done) = sent.one().map_err(named)?;
         Ok(Changed { done, op_id })
     }
@@ -55,7 +54,7 @@ impl Client {
             Some(first) => error.at_first_of(first, paths.len()),
             None => error,
         })?;
-        let op_id = shown_id(ids, &sent);
+        let op_id = shown_id(ids, "", sent.id);
         let outcomes = sent.outcomes.into_iter().zip(paths);
         let outcomes = outcomes.map(|(outcome, path)| match path {
             Some(path) => outcome.map_err(|error| error.at(path)),
@@ -226,11 +225,12 @@ impl Client {
     }
 }
 
-/// The identity to show: what the user gave, or where the request travelled.
-pub(crate) fn shown_id(ids: &OpIds, sent: &Sent) -> String {
+/// The identity to show, by which the request can be asked for: what the user gave, or where it
+/// travelled, if it is one of several steps under what he gave too.
+pub(crate) fn shown_id(ids: &OpIds, step: &str, sent: OpId) -> String {
     match ids {
-        OpIds::Given(id) => id.clone(),
-        OpIds::Automatic => sent.id.to_string(),
+        OpIds::Given(id) if step.is_empty() => id.clone(),
+        _ => sent.to_string(),
     }
 }
 

@@ -3,7 +3,9 @@
 
 use super::testing::{CHUNK, INLINE, TestCluster};
 use super::tests::{bytes, cat, get, path, put};
-use super::{Client, GetOptions, NoProgress, OpIds, OpState, Overwrite, PutOptions};
+use super::{
+    Client, GetOptions, NoProgress, OpIds, OpState, Overwrite, Progress, PutOptions, PutReport,
+};
 use crate::error::{Code, Error};
 use crate::shard::command::{Chore, Removal};
 use crate::shard::testing;
@@ -314,6 +316,41 @@ async fn put_twice(data: &[u8], overwrite: Overwrite) {
             assert_eq!(done.version, FileVersion(1), "{delay:?} later");
         }
     }
+}
+
+/// Remembers the ids of what was put.
+#[derive(Default)]
+struct Ids(parking_lot::Mutex<Vec<String>>);
+
+impl Progress for Ids {
+    fn put(&self, report: &PutReport) {
+        self.0.lock().push(report.op_id.clone());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_file_of_a_tree_can_be_asked_for_by_its_id() {
+    let node = TestCluster::one();
+    let client = node.client(None).await;
+    let dir = tempfile::tempdir().unwrap();
+    for (name, size) in [("inline", INLINE), ("large", 5 * CHUNK)] {
+        std::fs::write(dir.path().join(name), bytes(size, 1)).unwrap();
+    }
+    let (first, again) = (Ids::default(), Ids::default());
+    for ids in [&first, &again] {
+        let put = client
+            .put_tree(dir.path(), path("/d/t"), &given("job"), ids)
+            .await;
+        assert_eq!(put.unwrap().files, 2);
+        let told = ids.0.lock().clone();
+        for id in told {
+            let state = client.op_status(&id).await.unwrap();
+            assert!(matches!(state, OpState::Applied(_)), "{id}");
+        }
+    }
+    let sorted = |ids: Ids| std::collections::BTreeSet::from_iter(ids.0.into_inner());
+    let (first, again) = (sorted(first), sorted(again));
+    assert_eq!((first.len(), &first), (2, &again));
 }
 
 #[tokio::test(start_paused = true)]

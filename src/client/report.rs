@@ -30,6 +30,8 @@ pub struct PutReport {
     pub sent_bytes: u64,
     /// Bytes that were there already.
     pub reused_bytes: u64,
+    /// By which it can be asked for: what `--op-id` was, or `SESSION-LANE-SEQ`, also for the files
+    /// of a tree.
     pub op_id: String,
 }
 

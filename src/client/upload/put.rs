@@ -224,7 +224,8 @@ impl Client {
         };
         let first = outcomes.into_iter().next();
         let done = first.ok_or_else(|| crate::client::core::odd("an outcome"))??;
-        self.report_of_before(path, done, id).await.map(Some)
+        let op_id = shown_id(ids, step, id_of_step);
+        self.report_of_before(path, done, op_id).await.map(Some)
     }
 
     /// A put that was refused, unless an earlier run of it did it: one whose end nobody heard may
@@ -261,7 +262,12 @@ impl Client {
         Err(Error::new(Code::Conflict, what).hint("use a new --op-id to put this one"))
     }
 
-    async fn report_of_before(&self, path: &DfsPath, done: Done, id: &str) -> Result<PutReport> {
+    async fn report_of_before(
+        &self,
+        path: &DfsPath,
+        done: Done,
+        op_id: String,
+    ) -> Result<PutReport> {
         let gone = || {
             let version = done.version;
             let what =
@@ -291,7 +297,7 @@ impl Client {
             chunks: 0,
             sent_bytes: 0,
             reused_bytes: view.attrs.size,
-            op_id: id.to_owned(),
+            op_id,
         })
     }
 
@@ -365,7 +371,7 @@ pub(super) fn report(
     manifest: &Manifest,
     moved: &Moved,
 ) -> Result<PutReport> {
-    let op_id = shown_id(&target.ids, &sent);
+    let op_id = shown_id(&target.ids, &target.step, sent.id);
     let (_, done) = sent.one()?;
     Ok(PutReport {
         path: target.path.clone(),
