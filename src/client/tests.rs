@@ -585,6 +585,22 @@ async fn preconditions_protect_what_was_not_seen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_put_that_is_refused_leaves_nothing_to_continue() {
+    let node = TestCluster::one();
+    let dir = tempfile::tempdir().unwrap();
+    let (local, state) = (dir.path().join("local"), dir.path().join("state"));
+    std::fs::write(&local, bytes(3 * CHUNK, 9)).unwrap();
+    let client = node.client(Some(state.clone())).await;
+    let options = PutOptions::default();
+    for taken in [false, true] {
+        let put = client.put_file(&local, path("/d/f"), &options, &NoProgress);
+        assert_eq!(put.await.is_err(), taken);
+        let left = std::fs::read_dir(state.join("uploads")).unwrap();
+        assert_eq!(left.count(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_file_that_changes_while_it_is_put_is_not_stored() {
     let node = TestCluster::one();
     let client = node.client(None).await;

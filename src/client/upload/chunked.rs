@@ -39,9 +39,10 @@ impl Client {
         progress: &dyn Progress,
         resume: Option<Resume>,
     ) -> Result<PutReport> {
+        let state = resume.as_ref().map(|resume| Arc::clone(&resume.state));
         let begin = self.begin(target, resume, progress);
         let ((), begun) = tokio::join!(self.foresee(source.again()), begin);
-        let (mut begun, mut resume) = begun?;
+        let (mut begun, mut resume) = self.or_forget(begun, &state).await?;
         let again = source.again();
         let parts = (window, progress);
         let ledger = Ledger::default();
@@ -53,7 +54,8 @@ impl Client {
             // Another run has used this reservation for another content.
             begun.abort().await;
             progress.note(&format!("{}: begins anew", target.path));
-            (begun, resume) = self.begin_anew(target, resume, 1, progress).await?;
+            let anew = self.begin_anew(target, resume, 1, progress).await;
+            (begun, resume) = self.or_forget(anew, &state).await?;
             let filled = self.fill(&begun, source, parts, resume.as_ref(), &ledger);
             done = filled.await;
         }
@@ -230,6 +232,18 @@ impl Client {
         if done.is_err() {
             begun.abort().await;
         }
+        self.forget(resume).await;
+    }
+
+    /// What was begun. Where that was refused there is nothing to continue.
+    async fn or_forget<T>(&self, begun: Result<T>, state: &Option<Arc<ResumeState>>) -> Result<T> {
+        if begun.as_ref().is_err_and(|error| !is_passing(error)) {
+            self.forget(state.clone()).await;
+        }
+        begun
+    }
+
+    async fn forget(&self, resume: Option<Arc<ResumeState>>) {
         if let Some(state) = resume {
             let removed = self.core.env.run_blocking(move || state.remove()).await;
             if let Err(error) = removed {
