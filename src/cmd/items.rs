@@ -1,9 +1,11 @@
 //! Verbs over several items: each failure is reported when it happens, the rest goes on, and the
-//! exit status says `partial`. Also the batches in which such verbs send their changes.
+//! exit status says `partial`. What no node answers to ends the verb: the rest would wait as long.
+//! Also the batches in which such verbs send their changes.
 
 use super::context::Context;
 use super::failure::{Failure, Outcome, report};
 use super::globals::OpFlag;
+use super::text::Count;
 use crate::client::{Changed, OpIds};
 use crate::error::{Code, Error, Result};
 use crate::limits::BATCH_ITEMS_MAX;
@@ -14,6 +16,7 @@ use serde::Serialize;
 /// Counts what failed of so many items.
 pub struct Items {
     count: usize,
+    tried: usize,
     failed: usize,
     json: bool,
 }
@@ -22,6 +25,7 @@ impl Items {
     pub fn new(count: usize, cx: &Context) -> Self {
         Items {
             count,
+            tried: 0,
             failed: 0,
             json: cx.json(),
         }
@@ -31,10 +35,15 @@ impl Items {
     /// verb's own.
     ///
     /// # Errors
-    /// The failure of the only item; a closed standard output.
+    /// The failure of the only item; `unavailable`, with how many items were not tried; a closed
+    /// standard output.
     pub fn take<T>(&mut self, result: Outcome<T>) -> Outcome<Option<T>> {
+        self.tried += 1;
         match result {
             Ok(value) => Ok(Some(value)),
+            Err(Failure::Error(error)) if error.code == Code::Unavailable => {
+                Err(Failure::Error(self.ended(error)))
+            }
             Err(Failure::Error(error)) if self.count > 1 => {
                 report(&error, self.json);
                 self.failed += 1;
@@ -46,6 +55,16 @@ impl Items {
             }
             Err(failure) => Err(failure),
         }
+    }
+
+    /// An error behind which nothing is tried any more.
+    fn ended(&self, mut error: Error) -> Error {
+        let left = self.count.saturating_sub(self.tried);
+        if left > 0 {
+            let left = Count(left as u64, "item was", "items were");
+            error.message = format!("{}; {left} not tried", error.message);
+        }
+        error
     }
 
     /// The verb's end.
@@ -149,6 +168,10 @@ pub async fn send_all(
         for (change, outcome) in part.iter().zip(outcomes) {
             let outcome = match outcome {
                 Err(error) if ignore(&error) => continue,
+                // It is about the whole request: nothing is known of any of its changes.
+                Err(error) if error.code == Code::Unavailable => {
+                    return Err(Failure::Error(error.at(&change.path)));
+                }
                 Err(error) => Err(Failure::Error(hint(error).at(&change.path))),
                 Ok(done) => Ok(Changed {
                     done,
@@ -170,6 +193,7 @@ mod tests {
     fn items(count: usize) -> Items {
         Items {
             count,
+            tried: 0,
             failed: 0,
             json: false,
         }
@@ -191,6 +215,23 @@ mod tests {
         assert_eq!(items.take(refused()).unwrap(), None);
         assert_eq!(items.take(Ok(2)).unwrap(), Some(2));
         assert_eq!(items.finish().unwrap_err().exit_status(), 10);
+    }
+
+    #[test]
+    fn what_no_node_answers_to_ends_the_verb() {
+        let mut items = items(4);
+        assert_eq!(items.take(refused()).unwrap(), None);
+        let silent = || -> Outcome { Err(Error::unavailable("no node answers").into()) };
+        let failure = items.take(silent()).unwrap_err();
+        assert_eq!(failure.exit_status(), 6);
+        let Failure::Error(error) = failure else {
+            panic!("reported: {failure:?}");
+        };
+        assert_eq!(error.message, "no node answers; 2 items were not tried");
+        // Of the last one there is nothing to add.
+        items.tried = 3;
+        let last = Err(Error::unavailable("no node answers").into());
+        assert_eq!(items.take(silent()), last);
     }
 
     #[test]
