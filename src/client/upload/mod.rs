@@ -19,6 +19,7 @@ mod same;
 mod sending;
 mod stream;
 mod tree;
+mod units;
 mod walk;
 
 pub(crate) use chunk::within;

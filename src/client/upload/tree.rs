@@ -2,8 +2,8 @@
 //! each by itself, several of these at once.
 
 use super::put::{precondition_of, window};
+use super::units::{Unit, Units, is_below};
 use super::walk::{FoundFile, Item, Walk};
-use crate::client::batch::Batch;
 use crate::client::core::{Client, is_passing};
 use crate::client::local::{LocalFile, Opened};
 use crate::client::options::{OpIds, Overwrite, PutOptions};
@@ -19,21 +19,13 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Directories that could not be made and whose contents are therefore left out; beyond so many
 /// the tree is given up.
 const FAILED_DIRS_MAX: usize = 10_000;
-
-/// What is put in one step of its own.
-enum Unit {
-    Small(Vec<FoundFile>),
-    Large(FoundFile),
-    Part(PathBuf),
-    Failed(Error),
-}
 
 struct TreePut<'a> {
     client: &'a Client,
@@ -188,16 +180,10 @@ impl TreePut<'_> {
         failed_dirs: BTreeSet<DfsPath>,
     ) -> Result<()> {
         let walk = self.walk(local, to).await?;
-        let units = Units {
-            walk: Some(walk),
-            ready: VecDeque::new(),
-            small: Batch::default(),
-            small_bytes_max: self.client.direct_bytes(),
-            failed_dirs,
-        };
+        let units = Units::new(walk, self.client.direct_bytes(), failed_dirs);
         let units = stream::unfold(units, |mut units| async {
             loop {
-                if let Some(unit) = units.ready.pop_front() {
+                if let Some(unit) = units.next() {
                     return Some((unit, units));
                 }
                 let (walk, items) = self.take(units.walk.take()?).await;
@@ -383,46 +369,6 @@ impl TreePut<'_> {
     }
 }
 
-/// Turns what the walk finds into what is put together.
-struct Units {
-    /// `None`: everything was found.
-    walk: Option<Walk>,
-    ready: VecDeque<Unit>,
-    small: Batch<FoundFile>,
-    small_bytes_max: u64,
-    failed_dirs: BTreeSet<DfsPath>,
-}
-
-impl Units {
-    fn sort(&mut self, walk: Walk, items: Vec<Item>) {
-        if items.is_empty() {
-            self.ready.extend(self.small.take().map(Unit::Small));
-            return;
-        }
-        self.walk = Some(walk);
-        for item in items {
-            match item {
-                Item::Dir { .. } => {}
-                Item::Part(local) => self.ready.push_back(Unit::Part(local)),
-                Item::Failed(error) => self.ready.push_back(Unit::Failed(error)),
-                Item::File(file) if is_below(&self.failed_dirs, &file.remote) => {
-                    let error = Error::failed("its directory could not be made");
-                    let error = error.at(file.local.display());
-                    self.ready.push_back(Unit::Failed(error));
-                }
-                Item::File(file) if file.size > self.small_bytes_max => {
-                    self.ready.push_back(Unit::Large(file));
-                }
-                Item::File(file) => {
-                    let cost = file.size + file.remote.as_str().len() as u64;
-                    self.ready
-                        .extend(self.small.push(file, cost).map(Unit::Small));
-                }
-            }
-        }
-    }
-}
-
 type SmallPut = (Op, DfsPath, u64, ChunkHash);
 
 /// `None` for a file that can only be read in order, to be put by itself.
@@ -458,11 +404,6 @@ fn read_small(
 
 fn no_file_any_more(found: &FoundFile) -> Error {
     Error::new(Code::Conflict, "is no regular file any more").at(found.local.display())
-}
-
-fn is_below(dirs: &BTreeSet<DfsPath>, path: &DfsPath) -> bool {
-    !dirs.is_empty()
-        && std::iter::successors(Some(path.clone()), DfsPath::parent).any(|at| dirs.contains(&at))
 }
 
 fn missing() -> Error {
