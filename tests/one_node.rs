@@ -138,6 +138,51 @@ fn a_second_process_on_the_data_directory_is_refused() {
     );
 }
 
+/// A put of a tree that is interrupted says how it goes on, and a get goes on by itself.
+#[test]
+fn trees_go_on_where_they_were_interrupted() {
+    let node = Node::start();
+    node.write("tree/d/f", b"content");
+    node.write("tree/large", &bytes(3, 200 << 20));
+    let interrupted = |args: &[&str], begun: &dyn Fn() -> bool| {
+        let mut child = node
+            .command(args)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let within = std::time::Duration::from_secs(60);
+        until(within, "it is under way", || {
+            begun() || child.try_wait().unwrap().is_some()
+        });
+        let pid = child.id().to_string();
+        let told = std::process::Command::new("kill")
+            .args(["-INT", &pid])
+            .status();
+        assert!(told.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let there = || node.dfs(&["stat", "/put"]).status == 0;
+    let said = interrupted(&["put", "-r", "tree", "/put"], &there);
+    let mut words = said
+        .split_whitespace()
+        .skip_while(|word| *word != "--op-id");
+    let id = words.nth(1).unwrap_or_else(|| panic!("{said}"));
+    node.dfs(&["put", "-r", "tree", "/put", "--op-id", id]).ok();
+    assert_eq!(node.dfs(&["ls", "-R", "/put"]).ok(), "d/\nd/f\nlarge\n");
+
+    let there = || node.path("out").exists();
+    interrupted(&["get", "-r", "/put", "out"], &there);
+    node.dfs(&["get", "-r", "/put", "out"]).ok();
+    assert!(tree(&node.path("tree")) == tree(&node.path("out")));
+    // It has come to its end: the next one is another.
+    node.dfs(&["rm", "/put/large"]).ok();
+    node.dfs(&["get", "-r", "/put", "out"]).ok();
+    assert_eq!(std::fs::read(node.path("out/put/d/f")).unwrap(), b"content");
+}
+
 /// Whoever sends a command again under its id does not know whether it was done.
 #[test]
 fn trees_put_moved_and_copied_again_under_their_ids_are_there_once() {

@@ -353,6 +353,92 @@ async fn each_file_of_a_tree_can_be_asked_for_by_its_id() {
     assert_eq!((first.len(), &first), (2, &again));
 }
 
+/// A tree of many small files and a large one of so many chunks.
+fn tree(dir: &std::path::Path, chunks: u64) -> std::path::PathBuf {
+    let tree = dir.join("tree");
+    std::fs::create_dir_all(tree.join("sub")).unwrap();
+    for small in 0..20 {
+        let name = ["", "sub"][small % 2];
+        let name = tree.join(name).join(format!("f{small}"));
+        std::fs::write(name, bytes(INLINE, small as u64)).unwrap();
+    }
+    std::fs::write(tree.join("large"), bytes(chunks * CHUNK, 99)).unwrap();
+    tree
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_of_a_tree_goes_on_under_the_id_of_its_directory() {
+    let node = TestCluster::one();
+    let dir = tempfile::tempdir().unwrap();
+    let client = node.client(Some(dir.path().join("state"))).await;
+    let (local, to) = (tree(dir.path(), 40), path("/d/t"));
+    let first = PutOptions {
+        root_op: OpIds::Given("job".into()),
+        ..PutOptions::default()
+    };
+    node.faults(|faults| faults.chunks_until_down = Some(20));
+    let put = client.put_tree(&local, to, &first, &NoProgress).await;
+    assert_eq!(put.unwrap_err().code, Code::Unavailable);
+    node.faults(|faults| faults.chunks_until_down = None);
+    let sent = node.counts().chunks_put;
+
+    let step = PutOptions::root_step(to);
+    let made = client.is_made_by(to, &given("job").op, &step).await;
+    assert!(made.unwrap(), "the same target is meant");
+    let put = client
+        .put_tree(&local, to, &given("job"), &NoProgress)
+        .await;
+    let report = put.unwrap();
+    assert_eq!((report.files, report.failed), (21, 0));
+    // All the small ones were there, in one request with each other.
+    let small = 20 * INLINE;
+    assert_eq!(report.reused_bytes, small + u64::from(sent) * CHUNK);
+    assert_eq!(sent + node.counts().chunks_put, 40);
+    // Under another id nothing is taken for its own.
+    let other = given("other");
+    let put = client.put_tree(&local, to, &other, &NoProgress).await;
+    assert_eq!(put.unwrap().failed, 21);
+    // What is not the same is in the way.
+    std::fs::write(local.join("f0"), "changed").unwrap();
+    let put = client
+        .put_tree(&local, to, &given("job"), &NoProgress)
+        .await;
+    assert_eq!(put.unwrap().failed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_of_a_tree_goes_on_in_the_directory_that_it_made() {
+    let node = TestCluster::one();
+    let dir = tempfile::tempdir().unwrap();
+    let client = node.client(Some(dir.path().join("state"))).await;
+    let (local, from) = (tree(dir.path(), 5), path("/d/t"));
+    let options = PutOptions::default();
+    let put = client.put_tree(&local, from, &options, &NoProgress).await;
+    put.unwrap();
+    let out = dir.path().join("out");
+    let lost = ChunkHash::of(&bytes(5 * CHUNK, 99)[..CHUNK as usize]);
+    let kept = node.state().chunks().remove(&lost).unwrap();
+    let options = GetOptions::default();
+    let got = client.get_tree(from, &out, &options, &NoProgress).await;
+    assert_eq!(got.unwrap().failed, 1);
+    assert!(client.has_begun_get(from, &out).await);
+    assert!(!client.has_begun_get(path("/d"), &out).await);
+    // What somebody has changed meanwhile is not replaced.
+    std::fs::write(out.join("f0"), "changed").unwrap();
+    node.state().chunks().insert(lost, kept);
+    let got = client.get_tree(from, &out, &options, &NoProgress).await;
+    let report = got.unwrap();
+    assert_eq!((report.files, report.failed), (20, 1));
+    assert!(report.reused_bytes >= 19 * INLINE, "{report:?}");
+    assert_eq!(std::fs::read(out.join("f0")).unwrap(), b"changed");
+    std::fs::remove_file(out.join("f0")).unwrap();
+    let got = client.get_tree(from, &out, &options, &NoProgress).await;
+    assert_eq!(got.unwrap().moved_bytes, INLINE);
+    assert!(!client.has_begun_get(from, &out).await, "all is there");
+    let got = client.get_tree(from, &out, &options, &NoProgress).await;
+    assert_eq!(got.unwrap().failed, 21);
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_content_under_an_id_that_was_used_is_refused() {
     let node = TestCluster::one();

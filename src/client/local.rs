@@ -159,6 +159,15 @@ impl LocalFile {
     }
 }
 
+/// True if a regular file with this content is there.
+pub(crate) fn has_content(path: &Path, size: u64, hash: &ChunkHash) -> bool {
+    let may_have = std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size);
+    match may_have.then(|| LocalFile::open(path)) {
+        Some(Ok(Opened::Regular(file))) => file.hash().is_ok_and(|found| found == *hash),
+        _ => false,
+    }
+}
+
 pub(crate) fn permission_bits(meta: &Metadata) -> u16 {
     u16::try_from(meta.mode() & 0o7777).expect("twelve bits fit sixteen")
 }
@@ -219,7 +228,11 @@ mod tests {
         std::fs::write(&path, b"0123456789").unwrap();
         let file = open(&path);
         assert_eq!(file.read_whole().unwrap(), "0123456789");
-        assert_eq!(file.hash().unwrap(), ChunkHash::of(b"0123456789"));
+        let hash = ChunkHash::of(b"0123456789");
+        assert_eq!(file.hash().unwrap(), hash);
+        assert!(has_content(&path, 10, &hash) && !has_content(&path, 9, &hash));
+        assert!(!has_content(&path, 10, &ChunkHash::of(b"")));
+        assert!(!has_content(dir.path(), 10, &hash));
 
         std::fs::write(&path, b"01234").unwrap();
         assert_eq!(

@@ -206,6 +206,10 @@ impl Shape {
         }))
     }
 
+    pub(crate) fn chunks(&self) -> u64 {
+        self.size.div_ceil(self.chunk_bytes)
+    }
+
     /// The pages that hold `start..end`.
     pub(crate) fn pages_of(&self, start: u64, end: u64) -> std::ops::Range<u32> {
         let page_bytes = self.chunk_bytes * MANIFEST_PAGE_REFS as u64;

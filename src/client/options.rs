@@ -81,6 +81,9 @@ pub struct PutOptions {
     /// Permission bits; `None`: those of the local file, or 0644.
     pub mode: Option<u16>,
     pub op: OpIds,
+    /// Under what a tree's own directory is made if `op` is automatic: the tree put again with this
+    /// as its `op` goes on in that directory.
+    pub root_op: OpIds,
     /// Copies of each chunk that must be durable before the file is there.
     pub ack: Ack,
     /// Bytes in flight, at least one chunk.
@@ -112,6 +115,7 @@ impl Default for PutOptions {
             overwrite: Overwrite::IfAbsent,
             mode: None,
             op: OpIds::Automatic,
+            root_op: OpIds::Automatic,
             ack: Ack::default(),
             window_bytes: WINDOW_BYTES_DEFAULT,
             jobs: 8,

@@ -1,8 +1,8 @@
 //! What a verb is run with: the global flags and settings, standard output, and the way to the
 //! cluster.
 
-use super::failure::{Outcome, tell};
-use super::globals::Globals;
+use super::failure::{Outcome, advise, tell};
+use super::globals::{Globals, OpFlag};
 use super::output::Output;
 use crate::client::{Client, ConnectOptions, UnderWay};
 use crate::cluster::{Identity, default_identity_path};
@@ -11,9 +11,10 @@ use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::limits::{REQUEST_TIMEOUT, WINDOW_BYTES_DEFAULT};
 use crate::net::ClientTls;
-use crate::types::{DfsPath, Subject};
+use crate::types::{DfsPath, SessionId, Subject};
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Shared by everything one command does.
@@ -26,6 +27,8 @@ pub struct Context {
     pub env: Env,
     /// The changes that are sent and not answered.
     pub under_way: UnderWay,
+    /// Under which operation id the command goes on when it is run again, if it needs one.
+    again: OnceLock<String>,
 }
 
 /// Looks up an environment variable; one that is not UTF-8 counts as not set.
@@ -45,7 +48,25 @@ impl Context {
             out: Output::stdout(),
             env,
             under_way: UnderWay::default(),
+            again: OnceLock::new(),
         })
+    }
+
+    /// An operation id for a command of many changes, which a second run needs to go on: the one
+    /// given, or a new one. What ends the command half way names it.
+    pub fn named(&self, op: &OpFlag) -> OpFlag {
+        let given = op.op_id.clone();
+        let id = given.unwrap_or_else(|| SessionId(self.env.rng.bytes16()).to_string());
+        let id = self.again.get_or_init(|| id).clone();
+        OpFlag { op_id: Some(id) }
+    }
+
+    /// Says of an error that ends the command half way what to do to go on.
+    pub fn again(&self, error: Error) -> Error {
+        match self.again.get() {
+            Some(id) => going_on(error, id),
+            None => error,
+        }
     }
 
     pub fn json(&self) -> bool {
@@ -114,6 +135,16 @@ impl Context {
     }
 }
 
+fn going_on(error: Error, id: &str) -> Error {
+    match error.code {
+        Code::Interrupted | Code::Unavailable => {
+            let hint = format!("run it again with --op-id {id} within the hour to go on");
+            advise(error, &hint)
+        }
+        _ => error,
+    }
+}
+
 /// Reads the identity named, or the one in the default place.
 ///
 /// # Errors
@@ -153,6 +184,17 @@ mod tests {
             "no identity to connect with (nothing at /x); start a cluster with `dfs serve`, \
              which writes DIR/admin.dfs, or name one with --identity FILE"
         );
+    }
+
+    #[test]
+    fn what_ends_half_way_names_the_id_to_go_on_under() {
+        let stopped = Error::new(Code::Interrupted, "interrupted").hint("run it again");
+        assert_eq!(
+            going_on(stopped, "job").to_string(),
+            "interrupted; run it again with --op-id job within the hour to go on"
+        );
+        let other = Error::new(Code::Exists, "it exists").hint("remove it");
+        assert_eq!(going_on(other.clone(), "job"), other);
     }
 
     #[test]

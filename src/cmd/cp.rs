@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::copy::{copy_tree, first_ids};
-use super::failure::{Outcome, advise};
+use super::failure::{Failure, Outcome, advise};
 use super::globals::OpFlag;
 use super::items::{Items, parse_paths, show_changed};
 use super::operands;
@@ -16,7 +16,8 @@ use crate::types::{DfsPath, Precondition};
 ///
 /// The copies share their content with the originals. DST is a directory if it exists as one or
 /// ends in `/`; names that exist are refused. A tree that changes meanwhile is copied as it is
-/// met.
+/// met. One that was interrupted goes on when it is run again with the --op-id that its message
+/// names.
 #[derive(clap::Args)]
 #[command(override_usage = "dfs cp [OPTIONS] <SRC>... <DST>")]
 pub struct Args {
@@ -34,6 +35,10 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     let (sources, typed) = operands::split(args.paths, "DST")?;
     let sources = parse_paths(&sources)?;
     let to = DfsPath::parse(&typed)?;
+    let op = match args.recursive {
+        true => cx.named(&args.op),
+        false => args.op,
+    };
     let client = cx.connect().await?;
     let tree = match &sources[..] {
         [only] if args.recursive => must_look(&client, only).await? == Found::Dir,
@@ -42,7 +47,7 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     let names: Vec<_> = sources.iter().map(DfsPath::name).collect();
     let mut found = look(&client, &to).await?;
     if tree {
-        let ids = first_ids(&args.op.only());
+        let ids = first_ids(&op.only());
         found = before(&client, (&to, found), &ids, "").await?;
     }
     let target = Target {
@@ -54,7 +59,7 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     let targets = targets::remote(target, &to, &names)?;
     let mut items = Items::new(sources.len(), cx);
     for (index, (from, to)) in sources.iter().zip(&targets).enumerate() {
-        let ids = args.op.nth(index, sources.len());
+        let ids = op.nth(index, sources.len());
         items.take(copy(cx, &client, from, to, args.recursive, &ids).await)?;
     }
     items.finish()
@@ -69,7 +74,11 @@ async fn copy(
     ids: &OpIds,
 ) -> Outcome {
     if recursive && must_look(client, from).await? == Found::Dir {
-        return copy_tree(cx, client, from, to, ids).await;
+        let copied = copy_tree(cx, client, from, to, ids).await;
+        return copied.map_err(|failure| match failure {
+            Failure::Error(error) => cx.again(error).into(),
+            other => other,
+        });
     }
     let copied = client.copy(from, None, to, Precondition::Absent, ids).await;
     let changed = copied.map_err(|e| hint(e, from))?;

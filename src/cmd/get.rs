@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 ///
 /// LOCAL is a directory if it exists as one or ends in `/`; else it is the new name; `-` is
 /// standard output. A file appears under its name when it is whole and verified. An interrupted
-/// get goes on where it stopped when it is run again.
+/// get goes on where it stopped when it is run again, also that of a tree.
 #[derive(clap::Args)]
 #[command(override_usage = "dfs get [OPTIONS] <REMOTE>... <LOCAL>")]
 pub struct Args {
@@ -60,6 +60,8 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     };
     let typed = local.to_string_lossy();
     let found = match std::fs::metadata(&local) {
+        // What an earlier run of this command has made was not there when that one began.
+        Ok(_) if tree && client.has_begun_get(&sources[0], &local).await => Found::Missing,
         Ok(meta) if meta.is_dir() => Found::Dir,
         Ok(_) => Found::File,
         Err(_) => Found::Missing,

@@ -221,7 +221,9 @@ fn start(cli: Cli) -> Outcome {
             Verb::Bench(args) => bench::run(args, &cx).await,
             verb => tokio::select! {
                 biased;
-                () = signals::stopped() => Err(Failure::Error(interrupted(cx.under_way.newest()))),
+                () = signals::stopped() => {
+                    Err(Failure::Error(cx.again(interrupted(cx.under_way.newest()))))
+                }
                 outcome = run(verb, &cx) => outcome,
             },
         }

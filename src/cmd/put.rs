@@ -20,7 +20,8 @@ use std::path::Path;
 ///
 /// REMOTE is a directory if it exists as one or ends in `/`; else it is the new name. A name that
 /// exists is refused unless one of the conditions says otherwise. An interrupted put of a file
-/// goes on where it stopped when it is run again.
+/// goes on where it stopped when it is run again, that of a tree when it is run again with the
+/// --op-id that its message names.
 #[derive(clap::Args)]
 #[command(override_usage = "dfs put [OPTIONS] <LOCAL>... <REMOTE>")]
 pub struct Args {
@@ -86,9 +87,14 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         false => Ok(vec![None]),
     };
     let paths = targets::remote(target, &to, &names?)?;
+    // Files of a tree travel many at once, which they cannot under an id.
+    let root = match args.recursive {
+        true => cx.named(&args.op),
+        false => OpFlag::default(),
+    };
     let mut items = Items::new(count, cx);
     for (index, (local, path)) in sources.iter().zip(&paths).enumerate() {
-        let options = options(&args, cx, (index, count));
+        let options = options((&args, &root), cx, (index, count));
         items.take(put(cx, &client, local, path, args.recursive, &options).await)?;
     }
     items.finish()
@@ -107,7 +113,7 @@ async fn put(
     if tree {
         let tree = client.put_tree(local, to, options, &bar).await;
         bar.finish()?;
-        let tree = tree?;
+        let tree = tree.map_err(|e| cx.again(e))?;
         show_tree(cx, to.as_str(), &tree)?;
         return if tree.failed > 0 {
             Err(Failure::Reported(Code::Partial))
@@ -126,7 +132,11 @@ async fn put(
     show_put(cx, &file.map_err(|e| hint(e).at(to))?, !cx.quiet())
 }
 
-fn options(args: &Args, cx: &Context, (index, count): (usize, usize)) -> PutOptions {
+fn options(
+    (args, root): (&Args, &OpFlag),
+    cx: &Context,
+    (index, count): (usize, usize),
+) -> PutOptions {
     let defaults = PutOptions::default();
     PutOptions {
         overwrite: match (args.overwrite, args.if_version) {
@@ -135,6 +145,7 @@ fn options(args: &Args, cx: &Context, (index, count): (usize, usize)) -> PutOpti
             _ => Overwrite::IfAbsent,
         },
         op: args.op.nth(index, count),
+        root_op: root.nth(index, count),
         ack: args.ack,
         window_bytes: cx.window_bytes(),
         jobs: args.jobs.map_or(defaults.jobs, usize::from),

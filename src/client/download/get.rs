@@ -300,9 +300,7 @@ pub(super) fn report_of(content: &Content<'_>, local: Option<&Path>, bytes: u64)
         version: attrs.version,
         size: bytes,
         hash: attrs.hash,
-        chunks: content
-            .shape
-            .map_or(0, |shape| shape.size.div_ceil(shape.chunk_bytes)),
+        chunks: content.shape.map_or(0, |shape| shape.chunks()),
         fetched_bytes: bytes,
         kept_bytes: 0,
     }

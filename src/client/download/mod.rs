@@ -3,7 +3,7 @@
 //! ```text
 //! get_file ── content.rs: what to fetch ── fetch.rs: one chunk ── part.rs: a file beside it
 //! cat      ──        〃                 ──      〃             ── in order to a writer
-//! get_tree ── tree.rs: listing page by page, files side by side
+//! get_tree ── tree.rs: listing page by page, files side by side; marker.rs: which one goes on
 //! ```
 //! # From which owner
 //! The one that would be done soonest (`link/load.rs`). One that gives no byte for a second, says
@@ -24,6 +24,7 @@ mod cat;
 mod content;
 mod fetch;
 mod get;
+mod marker;
 mod part;
 mod sink;
 mod state;

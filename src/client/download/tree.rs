@@ -1,14 +1,17 @@
 //! Getting a whole remote tree: listed page by page, files fetched side by side.
 
+use super::marker::Marker;
 use super::part::local_failure;
 use crate::client::core::{Client, is_passing};
 use crate::client::list::Pages;
+use crate::client::local::has_content;
+use crate::client::manifest::Shape;
 use crate::client::options::{GetOptions, ListOptions};
 use crate::client::progress::Progress;
 use crate::client::report::{GetReport, TreeReport};
 use crate::client::window::Window;
 use crate::error::{Code, Error, Result};
-use crate::proto::EntryView;
+use crate::proto::{EntryView, FileView};
 use crate::types::{DfsPath, Name};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
@@ -29,6 +32,7 @@ enum Found {
     File {
         remote: DfsPath,
         local: PathBuf,
+        view: FileView,
     },
     Failed(Error),
     /// The walk cannot go on.
@@ -40,12 +44,15 @@ struct TreeGet<'a> {
     options: &'a GetOptions,
     progress: &'a dyn Progress,
     window: Window,
+    /// An earlier run has made the local directory and not come to its end.
+    goes_on: bool,
     report: Mutex<TreeReport>,
 }
 
 impl Client {
     /// A remote directory as the local directory `local`, which is made if missing. Each file is
-    /// a whole version; the tree as a whole is not one point in time.
+    /// a whole version; the tree as a whole is not one point in time. Where an earlier run has made
+    /// `local` and not come to its end, files that it has fetched are kept.
     ///
     /// # Errors
     /// The tree as a whole cannot be fetched: no node is reachable, the root is missing.
@@ -61,11 +68,12 @@ impl Client {
                 "a version or range can be asked of single files only",
             ));
         }
-        let tree = TreeGet {
+        let mut tree = TreeGet {
             client: self,
             options,
             progress,
             window: Window::new(options.window_bytes),
+            goes_on: false,
             report: Mutex::default(),
         };
         let mut root = tree.frame(path.clone(), local.to_owned());
@@ -73,7 +81,7 @@ impl Client {
         if let Some(page) = root.pages.next_page().await? {
             tree.fill(&mut root, page.entries);
         }
-        tree.make_dir(&root.local).await?;
+        let marker = tree.make_root(path, local).await?;
         let walk = stream::unfold(vec![root], |mut stack| async {
             let found = tree.next(&mut stack).await?;
             Some((found, stack))
@@ -86,11 +94,56 @@ impl Client {
             result?;
         }
         drop(done);
-        Ok(tree.report.into_inner())
+        let report = tree.report.into_inner();
+        if let Some(marker) = marker.filter(|_| report.failed == 0) {
+            self.core.env.run_blocking(move || marker.remove()).await;
+        }
+        Ok(report)
+    }
+
+    /// True if a get of the directory `path` has made the directory `local` and not come to its
+    /// end: the same get goes on in it.
+    pub async fn has_begun_get(&self, path: &DfsPath, local: &Path) -> bool {
+        let marker = self.marker(path, local).await;
+        marker.is_some_and(|(_, is_set)| is_set)
+    }
+
+    /// The marker of a directory that exists, and whether it is set.
+    async fn marker(&self, path: &DfsPath, local: &Path) -> Option<(Marker, bool)> {
+        let state_dir = self.core.state_dir.clone()?;
+        let cluster = self.told(|hello| hello.cluster);
+        let (path, local) = (path.clone(), local.to_owned());
+        let found = self.core.env.run_blocking(move || {
+            let marker = Marker::of(&state_dir, (cluster, &path), &local)?;
+            let is_set = marker.is_set();
+            Some((marker, is_set))
+        });
+        found.await
     }
 }
 
 impl TreeGet<'_> {
+    /// Makes the tree's own directory, or goes on in it. Its marker, to be removed at the end.
+    async fn make_root(&mut self, path: &DfsPath, local: &Path) -> Result<Option<Marker>> {
+        let is_new = self.make_dir(local).await?;
+        let Some((marker, is_set)) = self.client.marker(path, local).await else {
+            return Ok(None);
+        };
+        self.goes_on = is_set && !is_new;
+        if !is_new {
+            return Ok(is_set.then_some(marker));
+        }
+        let env = &self.client.core.env;
+        let now = env.clock.wall();
+        let set = env.run_blocking(move || marker.set(now).map(|()| marker));
+        // A get does not fail because it cannot be continued later.
+        let set = set.await.inspect_err(|error| {
+            let note = format!("this get cannot be continued later: {error}");
+            self.progress.note(&note);
+        });
+        Ok(set.ok())
+    }
+
     fn frame(&self, remote: DfsPath, local: PathBuf) -> Frame {
         let options = ListOptions {
             attrs: true,
@@ -146,31 +199,40 @@ impl TreeGet<'_> {
             };
             match entry {
                 EntryView::Dir(_) | EntryView::Bare { .. } => match self.make_dir(&local).await {
-                    Ok(()) => {
+                    Ok(_) => {
                         let frame = self.frame(remote, local);
                         stack.push(frame);
                     }
                     Err(error) => return Some(Found::Failed(error)),
                 },
-                EntryView::File(_) => return Some(Found::File { remote, local }),
+                EntryView::File(view) => {
+                    return Some(Found::File {
+                        remote,
+                        local,
+                        view,
+                    });
+                }
             }
         }
     }
 
-    async fn make_dir(&self, local: &Path) -> Result<()> {
+    /// False if it was there.
+    async fn make_dir(&self, local: &Path) -> Result<bool> {
         let path = local.to_owned();
         let made = self
             .client
             .core
             .env
             .run_blocking(move || match std::fs::create_dir(&path) {
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => {
+                    Ok(false)
+                }
                 Err(e) => Err(local_failure("make the directory", &path, &e)),
-                Ok(()) => Ok(()),
+                Ok(()) => Ok(true),
             });
-        made.await?;
+        let is_new = made.await?;
         self.report.lock().dirs += 1;
-        Ok(())
+        Ok(is_new)
     }
 
     /// An error ends the whole tree; what concerns single files is told and counted.
@@ -179,14 +241,23 @@ impl TreeGet<'_> {
     }
 
     async fn take_one(&self, found: Found) -> Result<()> {
-        let (remote, local) = match found {
+        let (remote, local, view) = match found {
             Found::Ended(error) => return Err(error),
             Found::Failed(error) => {
                 self.failed(error);
                 return Ok(());
             }
-            Found::File { remote, local } => (remote, local),
+            Found::File {
+                remote,
+                local,
+                view,
+            } => (remote, local, view),
         };
+        if let Some(report) = self.kept(&remote, &local, &view).await {
+            self.progress.advance(report.size);
+            self.succeeded(&report);
+            return Ok(());
+        }
         let got = self.client.get_within(
             &remote,
             &local,
@@ -201,6 +272,28 @@ impl TreeGet<'_> {
             Err(error) => self.failed(error),
         }
         Ok(())
+    }
+
+    /// The file, if an earlier run has fetched it.
+    async fn kept(&self, remote: &DfsPath, local: &Path, view: &FileView) -> Option<GetReport> {
+        if !self.goes_on {
+            return None;
+        }
+        let (path, attrs) = (local.to_owned(), &view.attrs);
+        let (size, hash) = (attrs.size, attrs.hash);
+        let env = &self.client.core.env;
+        let kept = env.run_blocking(move || has_content(&path, size, &hash));
+        let shape = Shape::of(view).ok()?;
+        kept.await.then(|| GetReport {
+            path: remote.clone(),
+            local: Some(local.to_owned()),
+            version: attrs.version,
+            size,
+            hash,
+            chunks: shape.map_or(0, |shape| shape.chunks()),
+            fetched_bytes: 0,
+            kept_bytes: size,
+        })
     }
 
     fn succeeded(&self, report: &GetReport) {

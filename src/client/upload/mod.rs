@@ -23,3 +23,4 @@ mod units;
 mod walk;
 
 pub(crate) use chunk::within;
+pub(crate) use resume::sweep;

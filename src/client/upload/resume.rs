@@ -135,9 +135,9 @@ fn place(index: u64) -> Option<u64> {
     index.checked_mul(HASH_BYTES)?.checked_add(HEADER_BYTES)
 }
 
-/// Removes state files of uploads that have expired long ago. Failures do not matter: the next
-/// upload tries again.
-fn sweep(dir: &Path, now: WallTime) {
+/// Removes state files that were not touched for long. Failures do not matter: the next transfer
+/// tries again.
+pub(crate) fn sweep(dir: &Path, now: WallTime) {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return;
     };

@@ -5,14 +5,16 @@ use super::put::{precondition_of, window};
 use super::units::{Unit, Units, is_below};
 use super::walk::{FoundFile, Item, Walk};
 use crate::client::core::{Client, is_passing};
-use crate::client::local::{LocalFile, Opened};
+use crate::client::local::{LocalFile, Opened, has_content};
+use crate::client::manifest::Shape;
+use crate::client::opid::OpId;
 use crate::client::options::{OpIds, Overwrite, PutOptions};
 use crate::client::progress::Progress;
 use crate::client::report::{PutReport, TreeReport};
 use crate::client::window::Window;
 use crate::error::{Code, Error, Result};
 use crate::limits::BATCH_ITEMS_MAX;
-use crate::proto::EntryView;
+use crate::proto::{EntryView, FileView};
 use crate::shard::command::Op;
 use crate::types::{ChunkHash, DfsPath, Precondition, ReadLevel};
 use bytes::Bytes;
@@ -32,12 +34,16 @@ struct TreePut<'a> {
     options: &'a PutOptions,
     progress: &'a dyn Progress,
     window: Window,
+    /// An earlier run under the same id has made the tree's own directory.
+    goes_on: bool,
     report: Mutex<TreeReport>,
 }
 
 impl Client {
     /// A local directory as the remote directory `to`, which is made if missing. What cannot be
-    /// read or stored (links, devices) is told to `progress` and counted in `failed`.
+    /// read or stored (links, devices) is told to `progress` and counted in `failed`. Where an
+    /// earlier run under the same given id has made `to`, files that are there already with the
+    /// same content are as good as put.
     ///
     /// # Errors
     /// The tree as a whole cannot be put: no node is reachable, the root cannot be read or made.
@@ -52,15 +58,16 @@ impl Client {
             return Err(Error::usage("a version cannot be demanded of a whole tree")
                 .hint("put single files with --if-version"));
         }
-        let tree = TreePut {
+        let mut tree = TreePut {
             client: self,
             options,
             progress,
             window: window(options),
+            goes_on: false,
             report: Mutex::default(),
         };
         let local = Arc::new(local.to_owned());
-        tree.make_root(&local, to).await?;
+        tree.goes_on = tree.make_root(&local, to).await?;
         let failed_dirs = tree.make_dirs(&local, to).await?;
         tree.put_files(&local, to, failed_dirs).await?;
         Ok(tree.report.into_inner())
@@ -83,12 +90,18 @@ impl TreePut<'_> {
         .await
     }
 
-    async fn make_root(&self, local: &Arc<PathBuf>, to: &DfsPath) -> Result<()> {
+    /// True if an earlier run has made it.
+    async fn make_root(&self, local: &Arc<PathBuf>, to: &DfsPath) -> Result<bool> {
+        let step = PutOptions::root_step(to);
+        let ids = match &self.options.op {
+            OpIds::Automatic => &self.options.root_op,
+            given => given,
+        };
         // The local root is tried first: nothing is made for a tree that cannot be read.
         self.walk(local, to).await?;
         match self.client.stat(to, ReadLevel::Linearizable).await {
             Ok(EntryView::File(_)) => Err(Error::new(Code::Exists, "is a file").at(to)),
-            Ok(_) => Ok(()),
+            Ok(_) => self.client.is_made_by(to, &self.options.op, &step).await,
             Err(error) if error.code == Code::NotFound => {
                 let local = Arc::clone(local);
                 let env = &self.client.core.env;
@@ -101,12 +114,11 @@ impl TreePut<'_> {
                     mode: mode.await,
                     parents: false,
                 };
-                let step = PutOptions::root_step(to);
-                let made = self.send(vec![op], &self.options.op, &step).await?.pop();
+                let made = self.send(vec![op], ids, &step).await?.pop();
                 made.unwrap_or_else(|| Err(missing()))
                     .map_err(|e| e.at(to))?;
                 self.report.lock().dirs += 1;
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(error),
         }
@@ -217,19 +229,73 @@ impl TreePut<'_> {
                 self.progress.note(&note);
                 Ok(())
             }
-            Unit::Large(file) => match self.put_large(&file).await {
-                Ok(report) => {
-                    self.succeeded(&report);
-                    Ok(())
-                }
-                Err(error) if is_passing(&error) => Err(error),
-                Err(error) => {
-                    self.failed(error);
-                    Ok(())
-                }
-            },
-            Unit::Small(files) => self.put_small(files).await,
+            // Each file has a name of its own under a given id, so that the same id means the
+            // same file however the tree is walked.
+            Unit::Small(files) if self.options.op == OpIds::Automatic => {
+                self.put_small(files).await
+            }
+            Unit::Small(files) => self.put_each(files).await,
+            Unit::Large(file) => self.put_each(vec![file]).await,
         }
+    }
+
+    async fn put_each(&self, files: Vec<FoundFile>) -> Result<()> {
+        let there = self.there(&files).await?;
+        for (file, there) in files.into_iter().zip(there) {
+            let put = match there {
+                Some(report) => Ok(report),
+                None => self.put_large(&file).await,
+            };
+            match put {
+                Ok(report) => self.succeeded(&report),
+                Err(error) if is_passing(&error) => return Err(error),
+                Err(error) => self.failed(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that are there already, where the tree goes on: an earlier run may have put them
+    /// in one request with others, and then not under the id.
+    async fn there(&self, files: &[FoundFile]) -> Result<Vec<Option<PutReport>>> {
+        let mut there = vec![None; files.len()];
+        if !self.goes_on || self.options.overwrite != Overwrite::IfAbsent {
+            return Ok(there);
+        }
+        let paths: Vec<_> = files.iter().map(|file| file.remote.clone()).collect();
+        let seen = self.client.stat_many(&paths, ReadLevel::Linearizable);
+        let seen = seen.await?.into_iter().zip(files);
+        for (there, (seen, file)) in there.iter_mut().zip(seen) {
+            if let Ok(EntryView::File(view)) = seen {
+                *there = self.as_put(file, &view).await?;
+            }
+        }
+        Ok(there)
+    }
+
+    /// What is there as if this run had put it, if it is the local file.
+    async fn as_put(&self, file: &FoundFile, view: &FileView) -> Result<Option<PutReport>> {
+        let OpIds::Given(id) = &self.options.op else {
+            return Ok(None);
+        };
+        let (local, size, hash) = (file.local.clone(), view.attrs.size, view.attrs.hash);
+        let env = &self.client.core.env;
+        let same = env.run_blocking(move || has_content(&local, size, &hash));
+        if !same.await {
+            return Ok(None);
+        }
+        self.progress.advance(size);
+        Ok(Some(PutReport {
+            path: file.remote.clone(),
+            inode: view.inode,
+            version: view.attrs.version,
+            size,
+            hash,
+            chunks: Shape::of(view)?.map_or(0, |shape| shape.chunks()),
+            sent_bytes: 0,
+            reused_bytes: size,
+            op_id: OpId::named(id, file.remote.as_str())?.to_string(),
+        }))
     }
 
     async fn put_large(&self, found: &FoundFile) -> Result<PutReport> {
@@ -255,14 +321,6 @@ impl TreePut<'_> {
     }
 
     async fn put_small(&self, files: Vec<FoundFile>) -> Result<()> {
-        if matches!(self.options.op, OpIds::Given(_)) {
-            // Each file has a name of its own under the id, so that the same id means the same
-            // file however the tree is walked.
-            for file in files {
-                self.put_unit(Unit::Large(file)).await?;
-            }
-            return Ok(());
-        }
         let total = files.iter().map(|file| file.size).sum();
         let permit = self.window.take(total).await;
         let preconditions = self.preconditions(&files).await?;
@@ -292,10 +350,7 @@ impl TreePut<'_> {
         }
         // They take of the window what they need.
         drop(permit);
-        for file in alone {
-            self.put_unit(Unit::Large(file)).await?;
-        }
-        Ok(())
+        self.put_each(alone).await
     }
 
     async fn send_small(&self, ops: Vec<Op>, facts: Vec<(DfsPath, u64, ChunkHash)>) -> Result<()> {
