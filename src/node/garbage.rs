@@ -54,7 +54,7 @@ use crate::store::chunks::{self, ChunkStore};
 use crate::store::overlay::View;
 use crate::types::{Ack, ChunkHash, GroupId, ReadLevel, ShardTime};
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -234,11 +234,19 @@ impl Census<'_> {
             Ok::<_, Error>(Some(len))
         });
         let mut removed = stream::iter(removals).buffer_unordered(REMOVALS);
-        while let Some(len) = removed.try_next().await? {
-            swept.removed += u64::from(len.is_some());
-            swept.bytes += len.unwrap_or(0);
+        let mut failed = None;
+        // To the end, whatever one of them meets: the others are under way in the store, and their
+        // claims must not end before they do.
+        while let Some(done) = removed.next().await {
+            match done {
+                Ok(len) => {
+                    swept.removed += u64::from(len.is_some());
+                    swept.bytes += len.unwrap_or(0);
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 

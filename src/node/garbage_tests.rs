@@ -1,7 +1,7 @@
 //! Tries to lose a referenced chunk, with a shard in memory and a chunk store on a simulated disk.
 
 use super::*;
-use crate::env::sim::{self, SimDisk, SimHandles};
+use crate::env::sim::{self, Fault, FaultError, OpKind, SimDisk, SimHandles};
 use crate::shard::command::{Chore, Removal, is_too_late};
 use crate::shard::keys;
 use crate::shard::records::Settings;
@@ -72,6 +72,10 @@ impl World {
     }
 
     async fn census(&self, grace: Grace) -> Swept {
+        self.try_census(grace).await.unwrap()
+    }
+
+    async fn try_census(&self, grace: Grace) -> Result<Swept> {
         let census = Census {
             chunks: &self.chunks,
             pins: &self.pins,
@@ -79,7 +83,7 @@ impl World {
             clock: &*self.clock,
             grace,
         };
-        census.run().await.unwrap()
+        census.run().await
     }
 
     /// Paused time goes on only while everybody rests.
@@ -349,4 +353,33 @@ async fn a_dropped_upload_leaves_nothing_behind() {
     tokio::time::sleep(GRACE_MIN * 2).await;
     assert_eq!(world.census(Hurry::Now.grace()).await.removed, 1);
     assert_eq!(world.chunks.totals(), (0, 0));
+}
+
+/// The claims of removals that are under way last until they are done, although another has failed.
+#[tokio::test(start_paused = true)]
+async fn a_failed_removal_ends_no_other_claim() {
+    let world = World::new(4).await;
+    let (large, small) = (Bytes::from(vec![1; 1 << 20]), bytes_of(3));
+    for bytes in [&large, &small] {
+        world.put_chunk(bytes).await;
+    }
+    tokio::time::sleep(GRACE_MIN * 2).await;
+    let disk = &world.handles.disk;
+    disk.set_sync_latency(Duration::from_millis(50));
+    disk.add_fault(Fault {
+        error: FaultError::NoSpace,
+        ..Fault::once(OpKind::Remove, "chunks")
+    });
+    let failed = world.try_census(Hurry::Now.grace()).await;
+    assert_eq!(failed.unwrap_err().code, Code::NoSpace);
+    let hash = ChunkHash::of(&small);
+    let held = world.pins.hold(hash).await;
+    let told = world.chunks.have(hash).await.unwrap();
+    // Behind everything that was queued before.
+    world.chunks.roll().await.unwrap();
+    assert_eq!(world.chunks.have(hash).await.unwrap(), told);
+    drop(held);
+    let again = world.try_census(NO_GRACE).await.unwrap();
+    assert_eq!(again.removed, 1, "the other goes with the next census");
+    assert!(world.handles.spawn.panics().is_empty());
 }
