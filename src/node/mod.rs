@@ -48,6 +48,7 @@ mod service;
 mod slices;
 mod spool;
 mod status;
+mod surplus;
 mod tail;
 #[cfg(test)]
 pub(crate) mod testing;

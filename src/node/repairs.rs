@@ -1,15 +1,12 @@
 //! Keeps on this node the chunks that belong here: asks the shards what is referenced, fetches
-//! what is missing, lets go of what belongs elsewhere. Movement after a change of the ring, repair
-//! after the loss of a node or of a copy, and the count of what is missing are one thing.
+//! what is missing, lets go of what belongs elsewhere (`surplus`). Movement after a change of the
+//! ring, repair after the loss of a node or of a copy, and the count of what is missing are one
+//! thing.
 //!
 //! A **pass** goes through all chunks that this node should hold under the newest epoch, in order
 //! of their hashes. It begins anew when the epoch or the set of silent nodes changes. A pass that
 //! found everything, or fetched it, settles the epoch for this node: the root group's leader closes
 //! older epochs when all nodes have said so.
-//!
-//! # Surplus
-//! A copy that is here and does not belong here goes only after every holder has confirmed its
-//! own, which keeps that for the grace time; and only if nobody has used it here for that long.
 
 use super::Node;
 use super::peers::odd;
@@ -17,7 +14,6 @@ use super::view::View;
 use crate::error::{Code, Error, Result};
 use crate::proto::{Look, PeerAnswer, PeerCall, RepairView};
 use crate::shard::command::HOLD_MS;
-use crate::store::chunks;
 use crate::types::{ChunkHash, Epoch, GroupId, NodeId};
 use futures::StreamExt;
 use futures::stream;
@@ -38,8 +34,6 @@ const AGAIN_AFTER: Duration = Duration::from_secs(2);
 const HINT_AFTER: Duration = Duration::from_secs(1);
 /// References asked for at once.
 const PAGE: u32 = 10_000;
-/// Stored chunks looked at at once for surplus.
-const SURPLUS_PAGE: usize = 1_024;
 /// Chunks fetched at once: enough to keep several other nodes busy, few enough to leave room for
 /// users' work.
 const FETCHES: usize = 4;
@@ -47,8 +41,6 @@ const FETCHES: usize = 4;
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node is told that something is missing on it.
 const TELL_TIMEOUT: Duration = Duration::from_millis(500);
-/// A surplus copy stays so long after its last use.
-const SURPLUS_GRACE: Duration = Duration::from_secs(60);
 /// After a pass that left surplus copies because they were too young.
 const SURPLUS_AGAIN: Duration = Duration::from_secs(20);
 /// Chunks that are fetched at once because a reader met damage; more wait for the next pass.
@@ -117,6 +109,11 @@ impl Repairs {
         self.progress.lock().settled
     }
 
+    /// So many surplus copies are still here.
+    pub(super) fn left_over(&self, copies: u64) {
+        self.progress.lock().surplus = copies;
+    }
+
     /// For operators.
     pub fn view(&self, node: NodeId, now: Duration) -> RepairView {
         let progress = *self.progress.lock();
@@ -137,13 +134,13 @@ impl Repairs {
 
 /// What a pass is made under; another one makes it worthless.
 #[derive(Clone, PartialEq, Eq)]
-struct Terms {
+pub(super) struct Terms {
     epoch: Epoch,
     offline: BTreeSet<NodeId>,
 }
 
 impl Terms {
-    fn of(view: &View) -> Terms {
+    pub fn of(view: &View) -> Terms {
         Terms {
             epoch: view.newest_epoch(),
             offline: view.offline.clone(),
@@ -409,61 +406,5 @@ impl Node {
             }
         }
         Err(last)
-    }
-
-    /// Lets go of copies that belong elsewhere and are there.
-    /// How many are left: they were used not long ago.
-    async fn drop_surplus(self: &Arc<Self>, terms: &Terms) -> Result<u64> {
-        let mut from = Some(ChunkHash([0; 32]));
-        let mut left = 0;
-        while let Some(start) = from {
-            let view = self.views.now();
-            if Terms::of(&view) != *terms {
-                return Ok(left);
-            }
-            let as_of = self.env.clock.now();
-            let page = self.chunks.list(start, None, SURPLUS_PAGE).await?;
-            let last = page.last().filter(|_| page.len() >= SURPLUS_PAGE);
-            from = last.and_then(|(hash, _)| chunks::after(*hash));
-            let foreign: Vec<(ChunkHash, Option<u64>)> = page
-                .into_iter()
-                .filter(|(hash, _)| !view.holders(hash).contains(&self.id))
-                .map(|(hash, len)| (hash, Some(len)))
-                .collect();
-            left += foreign.len() as u64;
-            if !foreign.is_empty() {
-                left -= self.drop_foreign(foreign, as_of).await?;
-            }
-        }
-        self.repairs.progress.lock().surplus = left;
-        Ok(left)
-    }
-
-    async fn drop_foreign(
-        self: &Arc<Self>,
-        foreign: Vec<(ChunkHash, Option<u64>)>,
-        as_of: Duration,
-    ) -> Result<u64> {
-        let old: Vec<_> = foreign
-            .into_iter()
-            .filter(|(hash, _)| self.garbage.pins.is_old(hash, as_of, SURPLUS_GRACE))
-            .collect();
-        if old.is_empty() {
-            return Ok(0);
-        }
-        let held = self.hold_everywhere(&old, Look::Present, None).await?;
-        let mut dropped = 0;
-        for ((hash, _), held) in old.into_iter().zip(held) {
-            if held.holders == 0 || held.copies < held.holders {
-                continue;
-            }
-            let Some(claim) = self.garbage.pins.claim(hash, as_of, SURPLUS_GRACE) else {
-                continue;
-            };
-            self.chunks.remove(hash).await?;
-            drop(claim);
-            dropped += 1;
-        }
-        Ok(dropped)
     }
 }
