@@ -8,7 +8,6 @@
 //! belongs is noted for `repairs`.
 
 use super::Node;
-use super::holders::REPLACEMENTS_MAX;
 use super::peers::{Peers, odd};
 use super::service::Caller;
 use super::slices::{SLICE_BYTES, Slices};
@@ -23,6 +22,7 @@ use crate::types::{Ack, ChunkHash, Epoch, NodeId};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -294,31 +294,25 @@ impl Node {
     /// Fetches a whole chunk from whoever has it and stores it here.
     ///
     /// # Errors
-    /// `not_found` or `corrupt` when every node that may have it said so; else why the last one
-    /// could not be asked.
+    /// `not_found` or `corrupt` when every node of the cluster said so ([`is_lost`]); else why one
+    /// of them could not give it.
     pub(super) async fn fetch(self: &Arc<Self>, hash: ChunkHash, len: u32) -> Result<()> {
+        self.must_have_space()?;
         let view = self.views.now();
         let mut readers = view.readers(&hash);
-        readers.retain(|node| *node != self.id);
-        // Others after those that should have it: a copy may have been put elsewhere.
-        let rest = view.members().map(|node| node.node);
-        let rest = rest.filter(|node| *node != self.id && !readers.contains(node));
-        let rest: Vec<NodeId> = rest.take(REPLACEMENTS_MAX).collect();
-        readers.extend(rest);
+        // Others after those that should have it: a copy may have been put elsewhere, or be left
+        // from long ago.
+        readers.extend(view.members().map(|node| node.node));
+        let mut asked = BTreeSet::from([self.id]);
+        readers.retain(|node| asked.insert(*node));
         let mut last = Error::not_found(format!("no other node has chunk {hash}"));
         for node in readers {
             match self.fetch_from(node, hash, len).await {
                 Ok(()) => return Ok(()),
-                Err(error) => {
-                    let passing = error.code == Code::Unavailable || error.code == Code::NoSpace;
-                    let kept = last.code == Code::Unavailable;
-                    if passing || !kept {
-                        last = error;
-                    }
-                    if last.code == Code::NoSpace {
-                        return Err(last);
-                    }
-                }
+                Err(error) if error.code == Code::NoSpace => return Err(error),
+                // Whoever could not say may have it, whatever the next ones say.
+                Err(error) if is_lost(&error) && !is_lost(&last) => {}
+                Err(error) => last = error,
             }
         }
         Err(last)
@@ -342,6 +336,11 @@ impl Node {
         }
         self.store(hash, len, &mut stream, &mut []).await
     }
+}
+
+/// A chunk could not be fetched, and cannot be: nobody has it, or only damaged.
+pub(super) fn is_lost(error: &Error) -> bool {
+    matches!(error.code, Code::NotFound | Code::Corrupt)
 }
 
 /// Hands a writer exactly the bytes that were announced, and the other holders too, slice by slice.

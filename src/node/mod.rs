@@ -34,6 +34,7 @@ mod mend;
 mod meta_calls;
 mod metrics;
 mod open;
+mod passes;
 mod peer_calls;
 mod peers;
 mod pins;

@@ -7,8 +7,16 @@
 //! of their hashes. It begins anew when the epoch or the set of silent nodes changes. A pass that
 //! found everything, or fetched it, settles the epoch for this node: the root group's leader closes
 //! older epochs when all nodes have said so.
+//!
+//! A chunk that is **lost** does not keep an epoch open: every node of the cluster, those of older
+//! epochs and silent ones too, was asked under the newest epoch and has said that it has no whole
+//! copy. So a reader finds no more by asking the owners of older epochs; and what is put again comes
+//! to the owners of the newest one. One node that cannot be asked is enough for a chunk to count as
+//! missing instead.
 
 use super::Node;
+use super::copies::is_lost;
+use super::passes::{Pass, Pauses};
 use super::peers::odd;
 use super::view::View;
 use crate::error::{Code, Error, Result};
@@ -26,10 +34,6 @@ use tokio::sync::Notify;
 
 /// How often the ring is looked at.
 const LOOK: Duration = Duration::from_millis(200);
-/// A pass follows at the latest so long after the last.
-const PASS_EVERY: Duration = Duration::from_secs(600);
-/// After a pass that left something missing.
-const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// After a hint that a copy is missing somewhere: many come at once.
 const HINT_AFTER: Duration = Duration::from_secs(1);
 /// References asked for at once.
@@ -41,8 +45,6 @@ const FETCHES: usize = 4;
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node is told that something is missing on it.
 const TELL_TIMEOUT: Duration = Duration::from_millis(500);
-/// After a pass that left surplus copies because they were too young.
-const SURPLUS_AGAIN: Duration = Duration::from_secs(20);
 /// Chunks that are fetched at once because a reader met damage; more wait for the next pass.
 const URGENT_MAX: usize = 1_024;
 
@@ -104,7 +106,7 @@ impl Repairs {
         self.wake.notify_one();
     }
 
-    /// The newest epoch under which everything that belongs here was here.
+    /// The newest epoch under which everything that belongs here was here, or nowhere.
     pub fn settled(&self) -> Epoch {
         self.progress.lock().settled
     }
@@ -148,19 +150,12 @@ impl Terms {
     }
 }
 
-/// What one pass found.
-#[derive(Clone, Copy, Default)]
-struct Pass {
-    wanted: u64,
-    missing: u64,
-    lost: u64,
-    surplus: u64,
-}
-
 /// Repairs until the process ends.
 pub(super) async fn run(node: Arc<Node>) {
     let mut done: Option<Terms> = None;
     let mut next = Duration::ZERO;
+    let mut pauses = Pauses::default();
+    let mut lacking = Lacking::default();
     loop {
         // A hint wakes earlier.
         let _ = tokio::time::timeout(LOOK, node.repairs.wake.notified()).await;
@@ -172,29 +167,52 @@ pub(super) async fn run(node: Arc<Node>) {
             next = next.min(now + HINT_AFTER);
         }
         let terms = Terms::of(&node.views.now());
-        if done.as_ref() == Some(&terms) && now < next {
+        let anew = done.as_ref() != Some(&terms);
+        if !anew && now < next && !lacking.is_better(&node).await {
             continue;
         }
         node.repairs.progress.lock().running = true;
         let passed = node.pass(&terms).await;
         node.repairs.progress.lock().running = false;
-        let now = node.env.clock.now();
-        match passed {
+        let pause = match passed {
             Ok(pass) => {
-                next = now
-                    + match (pass.missing, pass.surplus) {
-                        (0, 0) => PASS_EVERY,
-                        (0, _) => SURPLUS_AGAIN,
-                        _ => AGAIN_AFTER,
-                    };
-                done = Some(terms);
+                let pause = pauses.after(&pass, anew);
+                lacking = Lacking {
+                    space: node.must_have_space().is_ok(),
+                    chunks: pass.named,
+                };
+                pause
             }
             Err(error) => {
                 tracing::debug!(%error, "a pass over this node's chunks broke off");
-                next = now + LOOK;
-                done = None;
+                pauses.after_broken(anew)
             }
+        };
+        next = node.env.clock.now() + pause;
+        done = Some(terms);
+    }
+}
+
+/// What the last pass left to be done, as far as another pass can be worth it at once.
+#[derive(Default)]
+struct Lacking {
+    /// Some of the chunks that were missing, with their lengths.
+    chunks: Vec<(ChunkHash, u32)>,
+    /// There was space for them.
+    space: bool,
+}
+
+impl Lacking {
+    /// There is space now, or one of the chunks has come by itself.
+    async fn is_better(&self, node: &Node) -> bool {
+        if self.chunks.is_empty() {
+            return false;
         }
+        if !self.space && node.must_have_space().is_ok() {
+            return true;
+        }
+        let missing = node.not_here(self.chunks.clone()).await;
+        missing.is_ok_and(|missing| missing.len() < self.chunks.len())
     }
 }
 
@@ -208,9 +226,15 @@ impl Node {
                 if Terms::of(&self.views.now()) != *terms {
                     return Err(Error::new(Code::Busy, "the ring has changed"));
                 }
+                let began = self.env.clock.now();
                 let (chunks, next) = self.wanted_here(group, start, terms.epoch).await?;
                 from = next;
-                self.have_all(chunks, &mut pass).await?;
+                pass.wanted += chunks.len() as u64;
+                let missing = self.not_here(chunks).await?;
+                let looked = self.env.clock.now().saturating_sub(began);
+                self.fetch_all(missing, &mut pass).await;
+                // At half the speed it could have, so that users' requests find room.
+                tokio::time::sleep(looked).await;
             }
         }
         {
@@ -220,14 +244,14 @@ impl Node {
             progress.missing = pass.missing;
             progress.lost = pass.lost;
             progress.counted = Some(now);
-            if pass.missing == 0 {
+            if pass.is_settled() {
                 progress.settled = progress.settled.max(terms.epoch);
             }
         }
-        if pass.missing == 0 {
+        if pass.is_settled() {
             self.beat_now.notify_one();
-            pass.surplus = self.drop_surplus(terms).await?;
         }
+        self.drop_surplus(terms, &mut pass).await?;
         Ok(pass)
     }
 
@@ -261,40 +285,36 @@ impl Node {
         }
     }
 
-    /// Sees that these chunks are here, fetching those that are not.
-    async fn have_all(
-        self: &Arc<Self>,
-        chunks: Vec<(ChunkHash, u32)>,
-        pass: &mut Pass,
-    ) -> Result<()> {
-        pass.wanted += chunks.len() as u64;
+    /// Those of these chunks that are not here.
+    async fn not_here(&self, chunks: Vec<(ChunkHash, u32)>) -> Result<Vec<(ChunkHash, u32)>> {
         let hashes = chunks.iter().map(|(hash, _)| *hash).collect();
         let stored = self.chunks.have_many(hashes).await?;
-        let missing: Vec<(ChunkHash, u32)> = chunks
+        let missing = chunks
             .into_iter()
             .zip(stored)
             .filter(|((_, len), stored)| *stored != Some(u64::from(*len)))
-            .map(|(chunk, _)| chunk)
-            .collect();
+            .map(|(chunk, _)| chunk);
+        Ok(missing.collect())
+    }
+
+    async fn fetch_all(self: &Arc<Self>, missing: Vec<(ChunkHash, u32)>, pass: &mut Pass) {
         let mut fetches = stream::iter(missing)
             .map(|(hash, len)| async move { (len, self.fetch(hash, len).await, hash) })
             .buffer_unordered(FETCHES);
         while let Some((len, fetched, hash)) = fetches.next().await {
-            let mut progress = self.repairs.progress.lock();
             match fetched {
                 Ok(()) => {
+                    pass.moved += 1;
+                    let mut progress = self.repairs.progress.lock();
                     progress.copied += 1;
                     progress.copied_bytes += u64::from(len);
                 }
                 Err(error) => {
-                    pass.missing += 1;
-                    let lost = matches!(error.code, Code::NotFound | Code::Corrupt);
-                    pass.lost += u64::from(lost);
+                    pass.lacks(hash, len, is_lost(&error));
                     tracing::debug!(%hash, %error, "a chunk could not be fetched");
                 }
             }
         }
-        Ok(())
     }
 
     /// Tells other nodes that something is missing on them. One that is down looks by itself when

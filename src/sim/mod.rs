@@ -30,6 +30,7 @@ mod damaged_records;
 mod dice;
 mod history;
 mod invariants;
+mod lost_chunks;
 mod machine;
 mod network;
 mod operator;
