@@ -102,7 +102,7 @@ async fn open_once(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Resu
     };
     let bases = Bases {
         meta: Arc::new(LmdbBase::open(&dir.join("meta"), META_MAP_BYTES)?),
-        index: Arc::new(LmdbBase::open(&dir.join("index"), INDEX_MAP_BYTES)?),
+        index: Arc::new(open_index(&dir.join("index"))?),
     };
     let first = made.as_ref().map(|made| FirstStart {
         cluster: files.meta.cluster,
@@ -192,6 +192,19 @@ async fn remove_half_made(env: &Env, dir: &Path) -> Result<()> {
         removed.map_err(|e| Error::io("remove", &path, &e))?;
     }
     Ok(())
+}
+
+/// The pack index's base. One that is no database any more is only a cache that is lost: the chunk
+/// store fills a new one.
+fn open_index(path: &Path) -> Result<LmdbBase> {
+    match LmdbBase::open(path, INDEX_MAP_BYTES) {
+        Err(error) if error.code == Code::Corrupt => {
+            tracing::error!(%error, "the pack index is made anew from packs and chunk files");
+            std::fs::remove_dir_all(path).map_err(|e| Error::io("remove", path, &e))?;
+            LmdbBase::open(path, INDEX_MAP_BYTES)
+        }
+        opened => opened,
+    }
 }
 
 async fn mark_first_start(env: &Env, dir: &Path) -> Result<()> {
@@ -312,5 +325,24 @@ fn shard_settings(settings: &ServerSettings) -> Settings {
         keep_for_ms: millis(settings.keep_for),
         grace_ms: millis(settings.grace),
         upload_ttl_ms: millis(settings.upload_ttl),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::base::{BaseOp, MetaBase};
+    use bytes::Bytes;
+
+    #[test]
+    fn a_pack_index_that_is_no_database_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let put = BaseOp::Put(Bytes::from("key"), Bytes::from("value"));
+        open_index(&path).unwrap().commit(vec![put]).unwrap();
+        let found = |base: LmdbBase| base.begin_read().unwrap().get(b"key").unwrap();
+        assert!(found(open_index(&path).unwrap()).is_some());
+        std::fs::write(path.join("data.mdb"), vec![7; 64 << 10]).unwrap();
+        assert!(found(open_index(&path).unwrap()).is_none());
     }
 }

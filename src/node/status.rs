@@ -176,6 +176,13 @@ impl Node {
         if damaged > 0 {
             reasons.push(format!("{damaged} stored chunks are damaged"));
         }
+        let unreadable = self.chunks.unreadable_rows();
+        if unreadable > 0 {
+            reasons.push(format!(
+                "{unreadable} rows of its pack index are damaged, and their chunks count as missing; \
+                 restart it, which makes the index anew"
+            ));
+        }
         reasons
     }
 

@@ -4,6 +4,10 @@
 //! they are durable on disk, and [`super::recovery`] brings it up to date at open, from nothing
 //! if need be. Called by the store, the appender, recovery and compaction.
 //!
+//! A row that cannot be read costs nothing but its chunk, which counts as not here: whoever keeps
+//! copies writes it again, and the row with it. Nothing is removed by such a row, and the next open
+//! makes the whole base anew ([`Index::make_anew`]).
+//!
 //! ```text
 //! key                    value (codec, sealed by store::record)
 //! 'c' hash[32]           Location
@@ -20,9 +24,14 @@ use crate::types::ChunkHash;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::Notify;
+
+/// Rows that cannot be read are remembered up to this number; a base with more is of no use.
+const UNREADABLE_MAX: usize = 65_536;
+/// Rows deleted in one commit when the base is made anew.
+const CLEARED_AT_ONCE: usize = 16_384;
 
 /// A record's place. Ordered by age: packs are numbered upwards and only appended to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -95,6 +104,7 @@ impl Delta {
     }
 }
 
+#[derive(Default)]
 struct Recent {
     active: Delta,
     /// Being committed; kept when a commit found no space.
@@ -102,6 +112,11 @@ struct Recent {
     /// All packs, up to date.
     rows: BTreeMap<u64, PackRow>,
     totals: Totals,
+    /// Chunks whose row in the base cannot be read, until it is written again. The totals count
+    /// them.
+    unreadable: BTreeSet<ChunkHash>,
+    /// Something else in the base cannot be read: a pack's row, the totals, a key.
+    damaged: bool,
 }
 
 /// 1. `active`, then `frozen`, then the base: the first that knows a hash is right.
@@ -118,23 +133,55 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Reads rows and totals; chunks stay in the base.
+    /// Reads rows and totals; chunks stay in the base. Where these cannot be read it is empty, and
+    /// [`Index::is_damaged`].
     pub async fn open(env: Env, base: Arc<dyn MetaBase>, guard: Arc<Guard>) -> Result<Self> {
         let from = base.clone();
-        let (rows, totals) = env.run_blocking(move || load(from.as_ref())).await?;
+        let mut recent = Recent::default();
+        match env.run_blocking(move || load(from.as_ref())).await {
+            Ok((rows, totals)) => (recent.rows, recent.totals) = (rows, totals),
+            Err(error) if error.code == Code::Corrupt => recent.damaged = true,
+            Err(error) => return Err(error),
+        }
         Ok(Index {
             env,
             base,
             guard,
-            recent: Mutex::new(Recent {
-                active: Delta::default(),
-                frozen: None,
-                rows,
-                totals,
-            }),
+            recent: Mutex::new(recent),
             flushing: tokio::sync::Mutex::new(()),
             dirty: Notify::new(),
         })
+    }
+
+    /// Something in the base was read and is not what was written.
+    pub fn is_damaged(&self) -> bool {
+        self.unreadable() > 0
+    }
+
+    /// Rows that cannot be read, as far as they were met.
+    pub fn unreadable(&self) -> u64 {
+        let recent = self.recent.lock();
+        recent.unreadable.len() as u64 + u64::from(recent.damaged)
+    }
+
+    /// Empties the base, for recovery to fill it from packs and files. At open, before anybody else
+    /// uses the index.
+    pub async fn make_anew(&self) -> Result<()> {
+        *self.recent.lock() = Recent::default();
+        let base = self.base.clone();
+        self.env.run_blocking(move || clear(base.as_ref())).await
+    }
+
+    fn note_unreadable(&self, bad: &[ChunkHash]) {
+        let mut recent = self.recent.lock();
+        for hash in bad {
+            // What was written since then is right.
+            let stands = recent.find(hash).is_none() && recent.unreadable.len() < UNREADABLE_MAX;
+            if stands && recent.unreadable.insert(*hash) {
+                tracing::error!(%hash, "a row of the pack index cannot be read: its chunk counts as \
+                    missing until it is written again; a restart makes the index anew");
+            }
+        }
     }
 
     pub fn totals(&self) -> Totals {
@@ -169,28 +216,37 @@ impl Index {
             return Ok(known.into_iter().map(Option::flatten).collect());
         }
         let base = self.base.clone();
-        self.env
-            .run_blocking(move || {
-                let read = base.begin_read()?;
-                let looked_up = hashes.iter().zip(known).map(|(hash, known)| match known {
-                    Some(known) => Ok(known),
-                    None => get_row(read.as_ref(), &chunk_key(hash)),
-                });
-                looked_up.collect()
-            })
-            .await
+        let look_up = move || {
+            let (read, mut bad) = (base.begin_read()?, Vec::new());
+            let mut look = |(hash, known)| match known {
+                Some(known) => Ok(known),
+                None => match get_row(read.as_ref(), &chunk_key(hash)) {
+                    Err(error) if error.code == Code::Corrupt => {
+                        bad.push(*hash);
+                        Ok(None)
+                    }
+                    found => found,
+                },
+            };
+            let found: Result<Vec<_>> = hashes.iter().zip(known).map(&mut look).collect();
+            Ok((found?, bad))
+        };
+        let (found, bad) = self.env.run_blocking(look_up).await?;
+        self.note_unreadable(&bad);
+        Ok(found)
     }
 
     /// Makes durable changes visible.
     pub fn apply(&self, update: Update) {
         let mut recent = self.recent.lock();
         for (hash, before, after) in update.chunks {
+            let counted = recent.unreadable.remove(&hash);
             let totals = &mut recent.totals;
             if let Some(before) = before {
                 totals.chunks = totals.chunks.saturating_sub(1);
                 totals.bytes = totals.bytes.saturating_sub(before.len());
             }
-            if let Some(after) = after {
+            if let Some(after) = after.filter(|_| !counted) {
                 totals.chunks += 1;
                 totals.bytes += after.len();
             }
@@ -235,7 +291,8 @@ impl Index {
         Ok(())
     }
 
-    /// Chunks with `from <= hash < to` (`to` `None`: to the end) in order, at most `limit`.
+    /// Chunks with `from <= hash < to` (`to` `None`: to the end) in order, at most `limit`; those
+    /// whose row cannot be read are left out.
     pub async fn list(
         &self,
         from: ChunkHash,
@@ -244,9 +301,16 @@ impl Index {
     ) -> Result<Vec<(ChunkHash, Location)>> {
         let changed = self.recent.lock().changed(from, to);
         let base = self.base.clone();
-        self.env
-            .run_blocking(move || list_merged(base.as_ref(), changed, from, to, limit))
-            .await
+        let listing = move || list_merged(base.as_ref(), changed, from, to, limit);
+        let listed = self.env.run_blocking(listing).await;
+        let damaged = match &listed {
+            Ok(listed) => listed.bad_key,
+            Err(error) => error.code == Code::Corrupt,
+        };
+        self.recent.lock().damaged |= damaged;
+        let Listed { chunks, bad, .. } = listed?;
+        self.note_unreadable(&bad);
+        Ok(chunks)
     }
 }
 
@@ -283,39 +347,43 @@ impl Recent {
     }
 }
 
+/// A page of the index, and what of it cannot be read.
+#[derive(Default)]
+struct Listed {
+    chunks: Vec<(ChunkHash, Location)>,
+    /// Their rows are damaged.
+    bad: Vec<ChunkHash>,
+    /// A key is.
+    bad_key: bool,
+}
+
 fn list_merged(
     base: &dyn MetaBase,
     changed: BTreeMap<ChunkHash, Option<Location>>,
     from: ChunkHash,
     to: Option<ChunkHash>,
     limit: usize,
-) -> Result<Vec<(ChunkHash, Location)>> {
+) -> Result<Listed> {
     let end = to.map_or_else(|| b"d".to_vec(), |to| chunk_key(&to).to_vec());
     let mut found: BTreeMap<ChunkHash, Location> = BTreeMap::new();
-    let mut failed = None;
+    let mut out = Listed::default();
     let mut cut = None;
     let read = base.begin_read()?;
     read.scan(&chunk_key(&from), Some(&end), &mut |key, stored| {
-        let row = key
-            .get(1..)
-            .and_then(|hash| hash.try_into().ok())
-            .map(ChunkHash)
-            .ok_or_else(|| Error::corrupt("a key of the pack index is damaged"))
-            .and_then(|hash| Ok((hash, open_row(key, stored)?)));
-        match row {
-            Ok((hash, location)) => {
-                if !changed.contains_key(&hash) {
-                    found.insert(hash, location);
-                }
-                cut = (found.len() >= limit).then_some(hash);
+        let hash = key.get(1..).and_then(|hash| hash.try_into().ok());
+        let Some(hash) = hash.map(ChunkHash) else {
+            out.bad_key = true;
+            return true;
+        };
+        if !changed.contains_key(&hash) {
+            match open_row(key, stored) {
+                Ok(location) => drop(found.insert(hash, location)),
+                Err(_) => out.bad.push(hash),
             }
-            Err(error) => failed = Some(error),
         }
-        failed.is_none() && cut.is_none()
+        cut = (found.len() >= limit).then_some(hash);
+        cut.is_none()
     })?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
     for (hash, location) in changed {
         if let Some(location) = location
             && cut.is_none_or(|cut| hash <= cut)
@@ -323,7 +391,26 @@ fn list_merged(
             found.insert(hash, location);
         }
     }
-    Ok(found.into_iter().take(limit).collect())
+    out.chunks = found.into_iter().take(limit).collect();
+    Ok(out)
+}
+
+/// Deletes all rows. The totals are spoilt first and go last: a cut leaves a base that is damaged.
+fn clear(base: &dyn MetaBase) -> Result<()> {
+    let spoilt = BaseOp::Put(Bytes::from_static(b"t"), Bytes::new());
+    base.commit(vec![spoilt])?;
+    loop {
+        let mut ops = Vec::new();
+        let read = base.begin_read()?;
+        read.scan(&[], None, &mut |key, _| {
+            ops.push(BaseOp::Delete(Bytes::copy_from_slice(key)));
+            ops.len() < CLEARED_AT_ONCE
+        })?;
+        if ops.is_empty() {
+            return Ok(());
+        }
+        base.commit(ops)?;
+    }
 }
 
 fn ops(delta: &Delta) -> Vec<BaseOp> {
@@ -373,12 +460,8 @@ fn get_row<T: DeserializeOwned>(read: &dyn MetaRead, key: &[u8]) -> Result<Optio
 }
 
 fn open_row<T: DeserializeOwned>(key: &[u8], stored: &[u8]) -> Result<T> {
-    record::open(key, stored)
-        .and_then(codec::decode)
-        .map_err(|error| {
-            Error::new(error.code, format!("pack index: {}", error.message))
-                .hint("stop the node and remove its index directory; it is made again from the packs at the next start")
-        })
+    let opened = record::open(key, stored).and_then(codec::decode);
+    opened.map_err(|error| Error::corrupt(format!("pack index: {}", error.message)))
 }
 
 fn chunk_key(hash: &ChunkHash) -> [u8; 33] {

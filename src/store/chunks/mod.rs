@@ -20,8 +20,9 @@
 //! The `index` maps hashes to places. It is a cache: changes reach its base in batches, after
 //! they are durable. At open, `recovery` reads what is behind the indexed part of each pack
 //! (everything, if the index was lost) and `survey` compares the directories of files with it.
-//! After the loss of the index a removed chunk may be back if its removal and a crash within a
-//! compaction came together; that is garbage, and the census finds it as such.
+//! A damaged one is made anew. After the loss of the index a removed chunk may be back if its
+//! removal and a crash within a compaction came together, or if its row was damaged when it was
+//! removed or written again; that is garbage, and the census finds it as such.
 //!
 //! # Damage
 //! Small chunks are verified as a whole, large ones group by group against their outboard,

@@ -83,6 +83,13 @@ struct Opening {
     retired: bool,
 }
 
+/// Empties a damaged index: everything is read again then.
+pub(super) async fn make_index_anew(core: &Core, out: &mut Recovered) -> Result<()> {
+    core.index.make_anew().await?;
+    out.report("the pack index was damaged: it is made anew from packs and chunk files".into());
+    Ok(())
+}
+
 /// Recovers all packs, oldest first.
 pub(super) async fn recover_packs(core: &Core, out: &mut Recovered) -> Result<()> {
     let (packs, others) = core.packs.list().await?;

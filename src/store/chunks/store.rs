@@ -38,8 +38,10 @@ impl ChunkStore {
     /// if it is not there. `index` is the pack index's own base (one writer each); it may be
     /// empty or behind.
     ///
+    /// A damaged one is made anew.
+    ///
     /// # Errors
-    /// Whatever the disk says, with the path; `corrupt` when the index base is damaged.
+    /// Whatever the disk says, with the path; `corrupt` when the index base cannot even be emptied.
     pub async fn open(env: Env, dir: &Path, index: Arc<dyn MetaBase>) -> Result<Arc<ChunkStore>> {
         Self::open_with(env, dir, index, ChunkOptions::default()).await
     }
@@ -74,10 +76,18 @@ impl ChunkStore {
             compaction: Notify::new(),
             appending: AtomicU64::new(0),
         });
-        let mut found = Recovered::default();
         survey::prepare(&core).await?;
-        recovery::recover_packs(&core, &mut found).await?;
-        survey::survey_files(&core, &mut found).await?;
+        let mut found = Recovered::default();
+        if core.index.is_damaged() {
+            recovery::make_index_anew(&core, &mut found).await?;
+        }
+        survey::recover(&core, &mut found).await?;
+        // All rows were read by now.
+        if core.index.is_damaged() {
+            found = Recovered::default();
+            recovery::make_index_anew(&core, &mut found).await?;
+            survey::recover(&core, &mut found).await?;
+        }
         match core.index.flush().await {
             // The changes stay in memory; what is stored can be read and removed.
             Err(error) if error.code != Code::NoSpace => return Err(error),
@@ -234,6 +244,12 @@ impl ChunkStore {
     /// Copies known to be damaged or missing now: out of use until they are written again.
     pub fn damaged_now(&self) -> u64 {
         self.core.quarantine.len()
+    }
+
+    /// Rows of the index that cannot be read, as far as they were met: their chunks count as not
+    /// here. The next open makes the index anew.
+    pub fn unreadable_rows(&self) -> u64 {
+        self.core.index.unreadable()
     }
 
     /// What opening found damaged or cut off, each with file and offset.

@@ -4,7 +4,7 @@
 
 use super::core::Core;
 use super::index::{Location, Update};
-use super::recovery::{Recovered, relieve};
+use super::recovery::{Recovered, recover_packs, relieve};
 use crate::env::OpenMode;
 use crate::error::{Error, Result};
 use crate::types::ChunkHash;
@@ -39,8 +39,14 @@ pub(super) async fn prepare(core: &Core) -> Result<()> {
     Ok(())
 }
 
+/// Brings the index up to date. Reads all of its rows.
+pub(super) async fn recover(core: &Core, out: &mut Recovered) -> Result<()> {
+    recover_packs(core, out).await?;
+    survey_files(core, out).await
+}
+
 /// Takes unknown chunk files in and forgets those that are gone.
-pub(super) async fn survey_files(core: &Core, out: &mut Recovered) -> Result<()> {
+async fn survey_files(core: &Core, out: &mut Recovered) -> Result<()> {
     let dirs: BTreeSet<PathBuf> = names(core, core.large.dir()).await?.into_iter().collect();
     let mut rows = Rows::new();
     for prefix in 0..=u8::MAX {

@@ -1,7 +1,8 @@
 //! A flipped bit or a cut at every offset: never wrong bytes, never a panic, nothing else lost,
 //! and what was lost can be written again.
 
-use super::{INDEX, World, get, put, sample, small};
+use super::{INDEX, World, dump, get, put, sample, small};
+use crate::env::base::ModelBase;
 use crate::env::sim::SimDisk;
 use crate::error::Code;
 use crate::types::ChunkHash;
@@ -313,4 +314,108 @@ async fn a_vanished_chunk_file_is_told_and_a_torn_tail_is_no_damage() {
     let world = World::on(disk, "/node/empty", small()).await.unwrap();
     assert!(!world.store.problems_at_open().is_empty());
     assert_eq!(world.store.damage_at_open(), Vec::<String>::new());
+}
+
+/// The key of a chunk's row in the index.
+fn row_of(hash: ChunkHash) -> Vec<u8> {
+    [&b"c"[..], &hash.0].concat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_of_the_index_that_rots_costs_its_own_chunk_alone() {
+    for len in [500, 3_000] {
+        let world = World::new(6).await;
+        let (rotten, sound) = (sample(1, len), sample(2, len));
+        let hash = world.put(&rotten).await.unwrap();
+        let other = world.put(&sound).await.unwrap();
+        world.store.flush_index().await.unwrap();
+        let totals = world.store.totals();
+        let base = ModelBase::open(&world.handles.disk, Path::new(INDEX));
+        assert!(base.flip_bit(&row_of(hash), 1, 3));
+        let here = Some(len as u64);
+        let both = world.store.have_many(vec![hash, other]).await.unwrap();
+        assert_eq!(both, [None, here]);
+        let all = world.store.list(ChunkHash([0; 32]), None, 9).await.unwrap();
+        assert_eq!(all, [(other, len as u64)]);
+        assert_eq!(get(&world.store, other).await.unwrap(), sound);
+        let lost = get(&world.store, hash).await.unwrap_err();
+        assert_eq!(lost.code, Code::NotFound);
+        assert_eq!(world.store.unreadable_rows(), 1);
+        // Whoever has a copy writes it again, together with others.
+        let more = sample(3, len);
+        let puts = [&rotten, &more].map(|bytes| put(&world.store, bytes));
+        for done in futures::future::join_all(puts).await {
+            done.unwrap();
+        }
+        assert_eq!(get(&world.store, hash).await.unwrap(), rotten);
+        assert_eq!(world.store.unreadable_rows(), 0);
+        let (chunks, bytes) = totals;
+        assert_eq!(world.store.totals(), (chunks + 1, bytes + len as u64));
+        world.store.flush_index().await.unwrap();
+        let world = world.restart(INDEX).await;
+        assert_eq!(get(&world.store, hash).await.unwrap(), rotten);
+        assert_eq!(world.store.damage_at_open(), Vec::<String>::new());
+        world.checked();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotten_index_is_made_anew_at_open() {
+    let world = World::new(6).await;
+    let chunks: Vec<Bytes> = (0..30)
+        .map(|salt| sample(salt, 900 + 70 * salt as usize))
+        .collect();
+    for bytes in &chunks {
+        world.put(bytes).await.unwrap();
+    }
+    for bytes in &chunks[..5] {
+        world.store.remove(ChunkHash::of(bytes)).await.unwrap();
+    }
+    world.store.flush_index().await.unwrap();
+    let before = dump(&world.store).await;
+    let first_pack = [&b"p"[..], &1u64.to_be_bytes()].concat();
+    let (packed, large) = (ChunkHash::of(&chunks[6]), ChunkHash::of(&chunks[29]));
+    let keys = [b"t".to_vec(), first_pack, row_of(packed), row_of(large)];
+    let disk = world.handles.disk.crash();
+    for key in keys {
+        let copy = disk.if_crashed(0);
+        assert!(ModelBase::open(&copy, Path::new(INDEX)).flip_bit(&key, 2, 1));
+        let world = World::on(copy, INDEX, small()).await.unwrap();
+        assert_eq!(dump(&world.store).await, before);
+        assert_eq!(world.store.unreadable_rows(), 0);
+        // A chunk file is told by its name.
+        let anew = world.store.damage_at_open();
+        assert_eq!(anew.len(), usize::from(key != row_of(large)), "{anew:?}");
+        let world = world.restart(INDEX).await;
+        assert_eq!(dump(&world.store).await, before);
+        assert_eq!(world.store.damage_at_open(), Vec::<String>::new());
+        world.checked();
+    }
+}
+
+/// The rows go in several commits; the power may go between any two of them.
+#[tokio::test(start_paused = true)]
+async fn a_cut_while_the_index_is_made_anew_loses_nothing() {
+    let world = World::new(6).await;
+    let chunks: Vec<Bytes> = (0..12).map(|salt| sample(salt, 700)).collect();
+    for bytes in &chunks {
+        world.put(bytes).await.unwrap();
+    }
+    world.store.flush_index().await.unwrap();
+    let before = dump(&world.store).await;
+    let disk = world.handles.disk.crash();
+    let rotten = row_of(ChunkHash::of(&chunks[3]));
+    for cut in 1.. {
+        let copy = disk.if_crashed(0);
+        assert!(ModelBase::open(&copy, Path::new(INDEX)).flip_bit(&rotten, 2, 1));
+        copy.crash_at(cut);
+        let whole = World::on(copy.clone(), INDEX, small()).await.is_ok() && !copy.is_crashed();
+        let world = World::on(copy.crash(), INDEX, small()).await.unwrap();
+        assert_eq!(dump(&world.store).await, before, "cut at {cut}");
+        world.checked();
+        if whole {
+            assert!(cut > 3, "it was cut in the middle");
+            break;
+        }
+    }
 }
