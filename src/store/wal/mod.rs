@@ -114,6 +114,7 @@ mod rewrite;
 mod salt;
 mod scan;
 mod segment;
+mod standing;
 mod state;
 #[cfg(test)]
 mod tests;
