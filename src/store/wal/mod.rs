@@ -79,7 +79,8 @@
 //! is synced before it, that is the last batch or two.
 //!
 //! Then a new segment is begun: what was dropped lies behind the valid end that its header
-//! names, and can never come back.
+//! names, and can never come back. It replaces a last segment that holds nothing but its checkpoint,
+//! so that starts that fail do not fill the disk.
 //!
 //! # Caveats
 //! - A last batch of which not one byte reached the disk leaves no trace; a disk that says it

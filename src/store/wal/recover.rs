@@ -204,9 +204,27 @@ async fn start(
     dir: &Path,
     options: WalOptions,
     salt: u64,
-    segments: Vec<Opened>,
+    mut segments: Vec<Opened>,
     replayed: Replayed,
 ) -> Result<Arc<Shared>> {
+    let sequence = replayed.next_batch.max(1);
+    let previous = Previous {
+        number: segments.last().map_or(0, |last| last.number),
+        end: replayed.end,
+        sequence,
+        synced: sequence - 1,
+    };
+    let previous = match bare(&segments, &replayed) {
+        Some(header) => {
+            segments.pop();
+            Previous {
+                number: header.number - 1,
+                end: header.previous_end,
+                ..previous
+            }
+        }
+        None => previous,
+    };
     let durable: BTreeMap<GroupId, Marks> = replayed
         .groups
         .iter()
@@ -226,13 +244,6 @@ async fn start(
         spare: Arc::new(Spare::default()),
     });
     let begun = |e: std::io::Error| Error::io("begin a log segment in", dir, &e);
-    let sequence = replayed.next_batch.max(1);
-    let previous = Previous {
-        number: segments.last().map_or(0, |last| last.number),
-        end: replayed.end,
-        sequence,
-        synced: sequence - 1,
-    };
     let active = begin_segment(&shared, &durable, &previous, 0)
         .await
         .map_err(begun)?;
@@ -248,6 +259,15 @@ async fn start(
     writer.free().await.map_err(begun)?;
     env.spawn.spawn("wal", Box::pin(writer.run()));
     Ok(shared)
+}
+
+/// The header of a last segment that a start has begun and nobody has written to. The new one takes
+/// its number and, by the rename, its place: a start that fails later, again and again, must not fill
+/// the disk. Before and after the rename there is one segment of this number, with a checkpoint that
+/// says the same.
+fn bare(segments: &[Opened], replayed: &Replayed) -> Option<SegmentHeader> {
+    let header = segments.last()?.header?;
+    (replayed.bare && header.number > 0).then_some(header)
 }
 
 /// What callers see, from what was recovered.

@@ -7,7 +7,7 @@ use super::format::{Kind, Marks, RECORDS_AT, Row, SegmentHeader};
 use super::index::{Entries, Place, Slot};
 use super::scan::{self, Found, Piece, Stretch};
 use super::standing::{
-    Standing, certain_end, first_batch, is_checkpoint, is_unused, sequences, standings,
+    Standing, certain_end, first_batch, is_bare, is_checkpoint, is_unused, sequences, standings,
     synced_up_to,
 };
 use super::{Doubt, LogPosition, UNKNOWN_GROUPS};
@@ -51,6 +51,7 @@ pub(super) struct Replay {
     /// Where the last segment's valid bytes end.
     end: u64,
     certain: u64,
+    bare: bool,
     notes: Vec<String>,
 }
 
@@ -62,6 +63,8 @@ pub(super) struct Replayed {
     pub end: u64,
     /// Up to here it was synced; what was read between this and `end` may be in memory alone.
     pub certain: u64,
+    /// The last segment holds its checkpoint, twice and whole, and has never held more.
+    pub bare: bool,
     /// What was found damaged, for people.
     pub notes: Vec<String>,
 }
@@ -82,6 +85,7 @@ impl Replay {
         let synced = synced_up_to(&stretches, first_batch);
         let standings = standings(input, &stretches, &sequences, synced);
         self.certain = certain_end(&stretches, &sequences, synced);
+        self.bare = is_bare(input, &stretches, data);
         self.end = RECORDS_AT;
         let mut torn = false;
         for (at, stretch) in stretches.iter().enumerate() {
@@ -124,6 +128,7 @@ impl Replay {
             next_batch: self.next_batch,
             end: self.end,
             certain: self.certain.min(self.end),
+            bare: self.bare,
             notes: self.notes,
         }
     }

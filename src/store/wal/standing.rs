@@ -1,6 +1,7 @@
 //! Pure: what the stretches of a segment are: checkpoint, batches that were synced for certain, the
 //! last write, space that was never used. Called by `replay`.
 
+use super::begin::CHECKPOINT_COPIES;
 use super::format::{Kind, RECORDS_AT};
 use super::replay::SegmentInput;
 use super::scan::{self, Piece, Stretch};
@@ -24,6 +25,16 @@ pub(super) fn is_unused(input: &SegmentInput, stretch: &Stretch) -> bool {
             Piece::Record(_) => false,
             Piece::Gap { from, to } => scan::is_blank(&input.file, *from, *to),
         })
+}
+
+/// Nothing but its two checkpoints, both of them whole, and space that was never used.
+pub(super) fn is_bare(input: &SegmentInput, stretches: &[Stretch], data: usize) -> bool {
+    let (checkpoints, rest) = stretches.split_at(data);
+    let whole = |copy: &Stretch| copy.rows.is_some() && copy.is_whole(input.limit);
+    input.header.is_some()
+        && checkpoints.len() as u64 == CHECKPOINT_COPIES
+        && checkpoints.iter().all(whole)
+        && rest.iter().all(|stretch| is_unused(input, stretch))
 }
 
 pub(super) fn first_batch(input: &SegmentInput, stretches: &[Stretch]) -> u64 {

@@ -56,7 +56,9 @@ impl Writer {
                 }
                 Next::Idle => self.seal().await?,
                 Next::Closed => {
-                    self.seal().await?;
+                    if self.needs_seal() {
+                        self.seal().await?;
+                    }
                     return self.active.file.sync().await;
                 }
             }

@@ -261,3 +261,39 @@ fn a_torn_last_write_puts_only_its_own_groups_in_doubt_and_says_it_was_not_writt
         );
     });
 }
+
+/// A cut while the segment that an earlier start began is replaced by an equal one.
+#[test]
+fn a_power_cut_while_an_empty_segment_is_replaced_loses_nothing() {
+    run(async {
+        for operation in 1.. {
+            let disk = SimDisk::new(operation);
+            let (wal, handles) = open(&disk).await;
+            append(&wal, G1, vec![entry(G1, 1, 1), entry(G1, 1, 2)])
+                .await
+                .unwrap();
+            wal.save_vote(G1, Bytes::from_static(b"v")).await.unwrap();
+            handles.spawn.stop();
+            let disk = disk.crash();
+            let (_, handles) = open(&disk).await;
+            handles.spawn.stop();
+            let disk = disk.kill();
+            disk.crash_at(operation);
+            let whole = try_open(&disk).await.is_ok() && !disk.is_crashed();
+            for variant in 0..4 {
+                let (wal, _) = open(&disk.crash_variant(variant)).await;
+                let what = format!("cut at {operation}, outcome {variant}");
+                assert_eq!(all(&wal, G1).await.unwrap().len(), 2, "{what}");
+                let state = wal.state(G1);
+                assert_eq!(state.vote.as_deref(), Some(&b"v"[..]), "{what}");
+                assert!(!state.doubtful_tail && wal.damaged().is_empty(), "{what}");
+                let old = wal.segments().len();
+                assert!(old <= 2, "{what}: {old} segments");
+            }
+            if whole {
+                assert!(operation > 4, "it was cut in the middle");
+                break;
+            }
+        }
+    });
+}

@@ -296,3 +296,37 @@ fn reads_are_cut_at_the_bytes_asked_for_but_give_one() {
         assert_eq!(read(90_000).await.unwrap(), entries[1..19]);
     });
 }
+
+/// A start begins a segment before it is known whether the node will serve.
+#[test]
+fn starts_after_which_nothing_is_written_leave_one_segment() {
+    run(async {
+        let disk = SimDisk::new(1);
+        let (wal, _) = open(&disk).await;
+        append(&wal, G1, vec![entry(G1, 1, 1)]).await.unwrap();
+        wal.save_vote(G2, Bytes::from_static(b"vote"))
+            .await
+            .unwrap();
+        wal.close().await;
+        let mut disk = disk.kill();
+        for start in 0..6 {
+            let (wal, _) = open(&disk).await;
+            let numbers: Vec<u64> = wal.segments().iter().map(|s| s.number).collect();
+            assert_eq!(numbers, [1, 2], "start {start}");
+            assert_eq!(all(&wal, G1).await.unwrap(), [entry(G1, 1, 1)]);
+            assert_eq!(wal.state(G2).vote.as_deref(), Some(&b"vote"[..]));
+            assert!(wal.damaged().is_empty() && !wal.state(G1).doubtful_tail);
+            if start % 2 == 0 {
+                wal.close().await;
+            }
+            disk = disk.kill();
+        }
+        let (wal, _) = open(&disk).await;
+        append(&wal, G1, vec![entry(G1, 1, 2)]).await.unwrap();
+        wal.close().await;
+        let (wal, _) = open(&disk.kill()).await;
+        assert_eq!(wal.segments().len(), 3, "what holds something stays");
+        let both = [entry(G1, 1, 1), entry(G1, 1, 2)];
+        assert_eq!(all(&wal, G1).await.unwrap(), both);
+    });
+}
