@@ -6,10 +6,15 @@ use std::time::Duration;
 
 /// A pass follows at the latest so long after the last.
 const PASS_EVERY: Duration = Duration::from_secs(600);
-/// After a pass that changed something and left something missing. Doubled by each that changes
-/// nothing: what is missing then cannot be had, or there is no space for it.
+/// After a pass that changed something, or was the first with these nodes: longer than a beat. What
+/// is wanted here is told by a shard's leader, which may hear later than this node that another one
+/// is silent; its answer is of before then.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// While something is missing the pause is doubled by each pass that changes nothing: it cannot be
+/// had, or there is no space for it.
 const AGAIN_MAX: Duration = Duration::from_secs(60);
+/// While nothing is, it grows faster: to the longest one in a few steps.
+const CALM: u32 = 8;
 /// After a pass that left surplus copies because they were too young.
 const SURPLUS_AGAIN: Duration = Duration::from_secs(20);
 /// After a pass that broke off; doubled by each that follows, up to `AGAIN_MAX`.
@@ -74,15 +79,12 @@ impl Pauses {
         let left = (pass.missing, pass.lost);
         let changed = anew || pass.moved > 0 || left != self.left;
         (self.left, self.broken) = (left, Duration::ZERO);
-        let pause = match changed {
-            true => AGAIN_AFTER,
-            false => (self.pause * 2).max(AGAIN_AFTER),
+        let pause = match (changed, pass.missing) {
+            (true, _) => AGAIN_AFTER,
+            (false, 0) => self.pause * CALM,
+            (false, _) => self.pause * 2,
         };
-        let longest = pass.longest_pause();
-        self.pause = match pass.missing {
-            0 => longest,
-            _ => pause.min(longest),
-        };
+        self.pause = pause.clamp(AGAIN_AFTER, pass.longest_pause());
         self.pause
     }
 
@@ -130,10 +132,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_whole_is_looked_at_seldom() {
+    fn what_is_whole_is_looked_at_seldom_but_soon_again_with_other_nodes() {
         let mut pauses = Pauses::default();
-        assert_eq!(seconds(&mut pauses, &found(0, 0, 5), 2), [20, 20]);
-        assert_eq!(seconds(&mut pauses, &found(0, 0, 0), 2), [600, 600]);
+        for _ in 0..2 {
+            assert_eq!(pauses.after(&found(0, 0, 0), true).as_secs(), 2);
+            assert_eq!(
+                seconds(&mut pauses, &found(0, 0, 0), 4),
+                [16, 128, 600, 600]
+            );
+        }
+        assert_eq!(pauses.after(&found(0, 0, 5), true).as_secs(), 2);
+        assert_eq!(seconds(&mut pauses, &found(0, 0, 5), 3), [16, 20, 20]);
     }
 
     #[test]
