@@ -298,6 +298,9 @@ impl Node {
     /// of them could not give it.
     pub(super) async fn fetch(self: &Arc<Self>, hash: ChunkHash, len: u32) -> Result<()> {
         self.must_have_space()?;
+        if self.mend_own(hash).await? {
+            return Ok(());
+        }
         let view = self.views.now();
         let mut readers = view.readers(&hash);
         // Others after those that should have it: a copy may have been put elsewhere, or be left
@@ -316,6 +319,12 @@ impl Node {
             }
         }
         Err(last)
+    }
+
+    /// A copy that counts as damaged may have all its data: then nobody has to give it.
+    pub(super) async fn mend_own(&self, hash: ChunkHash) -> Result<bool> {
+        let _held = self.garbage.pins.hold(hash).await;
+        self.chunks.mend(hash).await
     }
 
     async fn fetch_from(&self, node: NodeId, hash: ChunkHash, len: u32) -> Result<()> {

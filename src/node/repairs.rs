@@ -400,7 +400,7 @@ impl Node {
 
     /// Fetches a chunk whose length is not known here.
     async fn fetch_known(self: &Arc<Self>, hash: ChunkHash) -> Result<()> {
-        if self.chunks.have(hash).await?.is_some() {
+        if self.chunks.have(hash).await?.is_some() || self.mend_own(hash).await? {
             return Ok(());
         }
         let readers = self.views.now().readers(&hash);

@@ -10,6 +10,7 @@
 //!   chunks/          one file a large chunk, by hash prefix    (chunks/)
 //!   packs/ index/    packs of small chunks, their LMDB index   (chunks/)
 //!   starts           the number of this directory's life       (starts)
+//!   scrubbed         how far scrubbing is                      (scrubbed)
 //!   reserve          space given up so that deletes work on a full disk
 //! ```
 //!
@@ -29,6 +30,7 @@ pub mod record;
 mod renew;
 pub mod replace;
 pub mod reserve;
+pub mod scrubbed;
 pub mod starts;
 pub mod wal;
 

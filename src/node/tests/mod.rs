@@ -15,6 +15,7 @@ mod picture;
 mod play;
 mod replicas;
 mod script;
+mod scrub;
 
 use super::Node;
 use super::core::{Bases, Core, CoreOptions, FirstStart, Who};

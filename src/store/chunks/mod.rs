@@ -28,7 +28,8 @@
 //! Small chunks are verified as a whole, large ones group by group against their outboard,
 //! which was verified against the hash first. What does not fit is an error of kind `corrupt`
 //! that names file and offset; the chunk then counts as not there ([`ChunkStore::have`]) until
-//! it is written again. A damaged outboard over whole data is computed again. Damage between
+//! it is written again. A damaged outboard over whole data is computed again, and such a chunk
+//! written again from its own data ([`ChunkStore::mend`]). Damage between
 //! records is skipped by searching for the next record that names its own place.
 //!
 //! # Full and failing disks

@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+/// Bytes read and written at once when a chunk is written again from its own data.
+const MENDED_AT_ONCE: usize = 1 << 20;
+
 /// All chunks of one node. See the module for what holds.
 pub struct ChunkStore {
     pub(super) core: Arc<Core>,
@@ -200,6 +203,34 @@ impl ChunkStore {
     /// `not_found`; `corrupt` with file and offset, also when only its outboard is damaged.
     pub async fn verify(&self, hash: ChunkHash) -> Result<u64> {
         check::verify(&self.core, hash).await
+    }
+
+    /// Writes a chunk again that counts as damaged, from its own data, if these are whole: its
+    /// outboard was damaged, or it could not be read for a while. False if they are not, or it does
+    /// not count as damaged.
+    ///
+    /// # Errors
+    /// `no_space`; what else the disk says.
+    pub async fn mend(self: &Arc<Self>, hash: ChunkHash) -> Result<bool> {
+        if !self.core.quarantine.holds(&hash) {
+            return Ok(false);
+        }
+        // What is open already was verified before; the disk is asked again.
+        self.core.large.forget(hash);
+        match self.copy_onto_itself(hash).await {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.code, Code::Corrupt | Code::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn copy_onto_itself(self: &Arc<Self>, hash: ChunkHash) -> Result<()> {
+        let mut reader = self.open_read(hash).await?;
+        let mut writer = self.begin(hash, reader.chunk_len()).await?;
+        while let Some(bytes) = reader.next(MENDED_AT_ONCE).await? {
+            writer.write(bytes).await?;
+        }
+        writer.finish().await
     }
 
     /// Verifies chunks from one on, in order of their hashes, until `bytes_max` bytes were read

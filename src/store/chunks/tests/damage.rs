@@ -419,3 +419,26 @@ async fn a_cut_while_the_index_is_made_anew_loses_nothing() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_of_which_only_the_outboard_is_damaged_is_mended_from_its_own_data() {
+    let chunks = [sample(1, 3_000)];
+    let hash = ChunkHash::of(&chunks[0]);
+    let (disk, path) = disk_with(&chunks).await;
+    for (offset, whole) in [(3_010, true), (1_500, false)] {
+        let copy = disk.if_crashed(0);
+        assert!(copy.flip_bit(&path, offset, 1));
+        let world = World::on(copy, INDEX, small()).await.unwrap();
+        assert!(!world.store.mend(hash).await.unwrap(), "nobody has met it");
+        assert_eq!(
+            world.store.verify(hash).await.unwrap_err().code,
+            Code::Corrupt
+        );
+        assert_eq!(world.store.have(hash).await.unwrap(), None);
+        assert_eq!(world.store.mend(hash).await.unwrap(), whole);
+        let here = whole.then_some(3_000);
+        assert_eq!(world.store.have(hash).await.unwrap(), here);
+        assert_eq!(world.store.verify(hash).await.is_ok(), whole);
+        world.checked();
+    }
+}
