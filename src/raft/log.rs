@@ -28,6 +28,7 @@ pub(super) const READ_BYTES_MAX: usize = 1 << 20;
 /// What `raft` needs of the log; the methods mean what those of [`Wal`] mean.
 pub(super) trait LogStore: Send + Sync + 'static {
     fn state(&self, group: GroupId) -> GroupState;
+    fn ready(&self) -> impl Future<Output = ()> + Send;
     fn append(&self, group: GroupId, entries: Vec<LogEntry>, done: Flushed) -> Result<()>;
     fn save_vote(&self, group: GroupId, vote: Bytes) -> impl Future<Output = Result<()>> + Send;
     fn save_committed(&self, group: GroupId, committed: Bytes);
@@ -50,6 +51,9 @@ pub(super) trait LogStore: Send + Sync + 'static {
 impl LogStore for Wal {
     fn state(&self, group: GroupId) -> GroupState {
         Wal::state(self, group)
+    }
+    async fn ready(&self) {
+        Wal::ready(self).await
     }
     fn append(&self, group: GroupId, entries: Vec<LogEntry>, done: Flushed) -> Result<()> {
         Wal::append(self, group, entries, done)
@@ -318,6 +322,8 @@ impl<L: LogStore> RaftLogStorage<Types> for GroupLog<L> {
     {
         let entries = entries.into_iter().map(stored::entry_to_log).collect();
         self.catch_up().await?;
+        // An error here ends the group: a disk that is slower than what arrives only holds it up.
+        self.store.ready().await;
         let done: Flushed = Box::new(move |outcome| callback.io_completed(outcome));
         (self.store.append(self.group, entries, done)).map_err(io::Error::other)
     }
@@ -341,8 +347,12 @@ impl<L: LogStore> RaftLogStorage<Types> for GroupLog<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::sim::{self, SimDisk};
     use crate::raft::kinds::log_id_if_any;
     use crate::raft::model_tests::{GROUP, ModelLog};
+    use crate::store::wal::WalOptions;
+    use std::path::Path;
+    use std::time::Duration;
 
     fn at(term: u64, index: u64) -> LogPosition {
         LogPosition {
@@ -411,5 +421,29 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(empty.state(GROUP), GroupState::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_of_the_log_is_waited_for() {
+        let (env, handles) = sim::env_on(1, SimDisk::new(1));
+        let options = WalOptions {
+            segment_bytes: 64 << 10,
+            queue_bytes: 10_000,
+            ..WalOptions::default()
+        };
+        let wal = Wal::open_with(env, Path::new("/log"), options).await;
+        let wal = wal.unwrap();
+        handles.disk.set_sync_latency(Duration::from_millis(100));
+        let mut log = GroupLog::new(wal.clone(), GROUP, Installing::default());
+        for index in 1..=40 {
+            let payload = stored::Payload::Command(Bytes::from(vec![7; 1_000]));
+            let entry = LogEntry {
+                position: at(1, index),
+                payload: codec::encode(&payload).into(),
+            };
+            let entry = stored::entry_from_log(entry).unwrap();
+            log.append([entry], IOFlushed::noop()).await.unwrap();
+        }
+        wal.wait_synced(GROUP, LogIndex(40)).await;
     }
 }

@@ -108,6 +108,8 @@ impl LogStore for ModelLog {
         self.inner.lock().state.clone()
     }
 
+    async fn ready(&self) {}
+
     fn append(&self, _group: GroupId, entries: Vec<LogEntry>, done: Flushed) -> Result<()> {
         let mut inner = self.inner.lock();
         for entry in entries {
