@@ -5,7 +5,6 @@ use crate::types::ChunkHash;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Hashes remembered as damaged (32 MiB of memory would be far more than a usable disk has).
 const QUARANTINED_MAX: usize = 65_536;
@@ -47,12 +46,10 @@ impl Damage {
 #[derive(Default)]
 pub(super) struct Quarantine {
     hashes: Mutex<HashSet<ChunkHash>>,
-    found: AtomicU64,
 }
 
 impl Quarantine {
     pub fn add(&self, hash: ChunkHash) {
-        self.found.fetch_add(1, Ordering::Relaxed);
         let mut hashes = self.hashes.lock();
         if hashes.len() < QUARANTINED_MAX {
             hashes.insert(hash);
@@ -69,10 +66,5 @@ impl Quarantine {
 
     pub fn end(&self, hash: &ChunkHash) {
         self.hashes.lock().remove(hash);
-    }
-
-    /// Reads that met damage since the start.
-    pub fn found(&self) -> u64 {
-        self.found.load(Ordering::Relaxed)
     }
 }

@@ -41,8 +41,6 @@ pub(super) struct Found {
     pub problems: Vec<String>,
     /// Damage alone.
     pub damage: Vec<String>,
-    /// Chunks without their file.
-    pub vanished: Vec<ChunkHash>,
 }
 
 impl Recovered {
@@ -60,11 +58,6 @@ impl Recovered {
         if self.found.problems.len() < PROBLEMS_MAX {
             self.found.problems.push(problem);
         }
-    }
-
-    pub fn vanished(&mut self, hashes: impl Iterator<Item = ChunkHash>) {
-        let room = PROBLEMS_MAX.saturating_sub(self.found.vanished.len());
-        self.found.vanished.extend(hashes.take(room));
     }
 }
 
@@ -108,7 +101,7 @@ pub(super) async fn recover_packs(core: &Core, out: &mut Recovered) -> Result<()
         .copied()
         .collect();
     if !lost.is_empty() {
-        let chunks = sweep(core, |place, _| lost.contains(&place.pack), out).await?;
+        let chunks = sweep(core, |place, _| lost.contains(&place.pack)).await?;
         if chunks > 0 {
             let names: Vec<String> = lost.iter().map(u64::to_string).collect();
             let dir = core.packs.dir().display();
@@ -443,7 +436,7 @@ async fn truncated(core: &Core, opening: Opening, out: &mut Recovered) -> Result
     let behind = |place: Place, len: u32| {
         place.pack == pack && place.offset.saturating_add(HEADER_BYTES + u64::from(len)) > end
     };
-    let chunks = sweep(core, behind, out).await?;
+    let chunks = sweep(core, behind).await?;
     out.report(format!(
         "{} at byte {end}: the pack was {} bytes long; {chunks} chunks are gone",
         core.packs.path(pack).display(),
@@ -459,7 +452,7 @@ async fn truncated(core: &Core, opening: Opening, out: &mut Recovered) -> Result
 }
 
 /// Forgets all chunks whose record is at a place that `gone` names; returns how many.
-async fn sweep(core: &Core, gone: impl Fn(Place, u32) -> bool, out: &mut Recovered) -> Result<u64> {
+async fn sweep(core: &Core, gone: impl Fn(Place, u32) -> bool) -> Result<u64> {
     let mut from = Some(ChunkHash([0; 32]));
     let mut chunks = 0;
     while let Some(start) = from {
@@ -474,7 +467,6 @@ async fn sweep(core: &Core, gone: impl Fn(Place, u32) -> bool, out: &mut Recover
             {
                 ledger.located(hash, Some(location), None);
                 ledger.died(place, len);
-                out.vanished([hash].into_iter());
                 chunks += 1;
             }
         }

@@ -267,11 +267,6 @@ impl ChunkStore {
         (totals.chunks, totals.bytes)
     }
 
-    /// Reads that met damage since the start.
-    pub fn damage_found(&self) -> u64 {
-        self.core.quarantine.found()
-    }
-
     /// Copies known to be damaged or missing now: out of use until they are written again.
     pub fn damaged_now(&self) -> u64 {
         self.core.quarantine.len()
@@ -291,12 +286,6 @@ impl ChunkStore {
     /// [`ChunkStore::problems_at_open`] without what a crash leaves behind in good order.
     pub fn damage_at_open(&self) -> &[String] {
         &self.found.damage
-    }
-
-    /// Chunks that opening knew of and did not find: removed just before the process ended, or
-    /// lost; who references them can tell. At most 10,000.
-    pub fn vanished_at_open(&self) -> &[ChunkHash] {
-        &self.found.vanished
     }
 
     /// Compacts every pack of which half is dead; returns how many were removed. Runs by itself

@@ -78,8 +78,7 @@ async fn survey_files(core: &Core, out: &mut Recovered) -> Result<()> {
         for hash in unknown {
             take_in(core, hash, out).await?;
         }
-        // Removed just before the process ended, or lost.
-        out.vanished(known.keys().copied());
+        // Removed just before the process ended, or lost: who references them can tell.
         core.index.apply(Update {
             chunks: known
                 .into_iter()
