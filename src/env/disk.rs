@@ -63,8 +63,6 @@ pub trait DiskFile: Send + Sync {
     fn set_len(&self, len: u64) -> BoxFuture<'_, io::Result<()>>;
     /// Writes zeros over a range so that later writes there allocate nothing.
     fn zero(&self, offset: u64, len: u64) -> BoxFuture<'_, io::Result<()>>;
-    /// Gives the range back to the file system; it reads as zeros.
-    fn punch(&self, offset: u64, len: u64) -> BoxFuture<'_, io::Result<()>>;
 }
 
 /// A node's file system.

@@ -172,7 +172,6 @@ async fn ranges_beyond_every_file_are_refused() {
         let file = create(disk.as_ref(), &dir.join("a")).await;
         file.write_at(u64::MAX, bytes("x")).await.unwrap_err();
         file.zero(u64::MAX, 2).await.unwrap_err();
-        file.punch(u64::MAX, 2).await.unwrap_err();
         file.set_len(u64::MAX).await.unwrap_err();
         assert_eq!(file.len().await.unwrap(), 0);
     })
@@ -183,7 +182,6 @@ async fn ranges_beyond_every_file_are_refused() {
 enum Step {
     Write(u64, Vec<u8>),
     Zero(u64, u64),
-    Punch(u64, u64),
     SetLen(u64),
     Sync,
 }
@@ -194,7 +192,6 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (offset.clone(), data).prop_map(|(offset, data)| Step::Write(offset, data)),
         (offset.clone(), 0..6_000u64).prop_map(|(offset, len)| Step::Zero(offset, len)),
-        (offset.clone(), 0..6_000u64).prop_map(|(offset, len)| Step::Punch(offset, len)),
         offset.prop_map(Step::SetLen),
         proptest::strategy::Just(Step::Sync),
     ]
@@ -204,7 +201,6 @@ async fn run(file: &dyn DiskFile, step: Step) {
     match step {
         Step::Write(offset, data) => file.write_at(offset, vec![Bytes::from(data)]).await,
         Step::Zero(offset, len) => file.zero(offset, len).await,
-        Step::Punch(offset, len) => file.punch(offset, len).await,
         Step::SetLen(len) => file.set_len(len).await,
         Step::Sync => file.sync().await,
     }

@@ -249,8 +249,4 @@ impl DiskFile for RealFile {
     fn zero(&self, offset: u64, len: u64) -> BoxFuture<'_, io::Result<()>> {
         self.run(move |file| file::zero(file, offset, len))
     }
-
-    fn punch(&self, offset: u64, len: u64) -> BoxFuture<'_, io::Result<()>> {
-        self.run(move |file| file::punch(file, offset, len))
-    }
 }

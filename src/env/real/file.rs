@@ -4,7 +4,7 @@
 use crate::env::WRITE_ALIGN;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{Advice, FallocateFlags};
+use rustix::fs::Advice;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
 use std::num::NonZeroU64;
@@ -111,23 +111,6 @@ pub fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
         at = write_slices(file, at, &mut slices)?;
     }
     Ok(())
-}
-
-/// Gives a range back; where the file system cannot, it is overwritten, so that it reads as
-/// zeros at least. Never changes the file's length.
-pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    let end = end_of(offset, len)?;
-    if len == 0 {
-        return Ok(());
-    }
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    match rustix::fs::fallocate(file, flags, offset, len) {
-        Err(rustix::io::Errno::OPNOTSUPP) => {
-            let end = end.min(file.metadata()?.len());
-            zero(file, offset, end.saturating_sub(offset))
-        }
-        other => other.map_err(io::Error::from),
-    }
 }
 
 /// Writes all slices; the offset behind them.

@@ -70,11 +70,6 @@ impl Content {
         }
     }
 
-    /// Zeros that are given back; does not extend the file.
-    pub fn punch(&mut self, offset: u64, len: u64) {
-        self.clear(offset, len, false);
-    }
-
     pub fn set_len(&mut self, len: u64) {
         if len < self.len {
             let end = len.next_multiple_of(PAGE_BYTES);
@@ -157,7 +152,6 @@ mod tests {
     enum Step {
         Write(u64, Vec<u8>),
         Zero(u64, u64),
-        Punch(u64, u64),
         SetLen(u64),
     }
 
@@ -170,27 +164,21 @@ mod tests {
             )
                 .prop_map(|(offset, data)| Step::Write(offset, data)),
             (offset.clone(), 0..9_000u64).prop_map(|(offset, len)| Step::Zero(offset, len)),
-            (offset.clone(), 0..9_000u64).prop_map(|(offset, len)| Step::Punch(offset, len)),
             offset.prop_map(Step::SetLen),
         ]
     }
 
     fn apply_to_model(model: &mut Vec<u8>, step: &Step) {
-        let fill = |model: &mut Vec<u8>, from: u64, data: &[u8], extend: bool| {
+        let fill = |model: &mut Vec<u8>, from: u64, data: &[u8]| {
             let (from, end) = (from as usize, from as usize + data.len());
-            if extend && !data.is_empty() && model.len() < end {
-                model.resize(end, 0);
-            }
-            for (index, byte) in data.iter().enumerate() {
-                if let Some(place) = model.get_mut(from + index) {
-                    *place = *byte;
-                }
+            if !data.is_empty() {
+                model.resize(model.len().max(end), 0);
+                model[from..end].copy_from_slice(data);
             }
         };
         match step {
-            Step::Write(offset, data) => fill(model, *offset, data, true),
-            Step::Zero(offset, len) => fill(model, *offset, &vec![0; *len as usize], true),
-            Step::Punch(offset, len) => fill(model, *offset, &vec![0; *len as usize], false),
+            Step::Write(offset, data) => fill(model, *offset, data),
+            Step::Zero(offset, len) => fill(model, *offset, &vec![0; *len as usize]),
             Step::SetLen(len) => model.resize(*len as usize, 0),
         }
     }
@@ -206,7 +194,6 @@ mod tests {
                 match step {
                     Step::Write(offset, data) => content.write(offset, &data),
                     Step::Zero(offset, len) => content.zero(offset, len),
-                    Step::Punch(offset, len) => content.punch(offset, len),
                     Step::SetLen(len) => content.set_len(len),
                 }
                 assert_eq!(content.len(), model.len() as u64);
@@ -216,12 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn zeroed_ranges_are_allocated_and_punched_ones_given_back() {
+    fn zeroed_ranges_are_allocated_and_cut_ones_given_back() {
         let mut content = Content::default();
         content.zero(0, 4 * PAGE_BYTES);
         assert_eq!(content.allocated(), 4 * PAGE_BYTES);
         assert_eq!(content.would_allocate(100, 4 * PAGE_BYTES), PAGE_BYTES);
-        content.punch(0, 2 * PAGE_BYTES + 1);
+        content.set_len(2 * PAGE_BYTES);
         assert_eq!(content.allocated(), 2 * PAGE_BYTES);
     }
 }

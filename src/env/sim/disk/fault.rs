@@ -17,7 +17,6 @@ pub enum OpKind {
     Len,
     SetLen,
     Zero,
-    Punch,
     Rename,
     Remove,
     CreateDir,

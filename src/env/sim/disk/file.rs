@@ -136,12 +136,4 @@ impl DiskFile for SimFile {
         }
         .boxed()
     }
-
-    fn punch(&self, offset: u64, len: u64) -> BoxFuture<'_, io::Result<()>> {
-        async move {
-            self.check(offset, len)?;
-            self.change(OpKind::Punch, Change::Punch { offset, len })
-        }
-        .boxed()
-    }
 }

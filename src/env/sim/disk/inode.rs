@@ -21,7 +21,6 @@ pub const SECTOR_BYTES: u64 = 512;
 pub enum Change {
     Write { offset: u64, data: Bytes },
     Zero { offset: u64, len: u64 },
-    Punch { offset: u64, len: u64 },
     SetLen(u64),
 }
 
@@ -126,7 +125,6 @@ impl Change {
         match self {
             Change::Write { offset, data } => content.write(*offset, data),
             Change::Zero { offset, len } => content.zero(*offset, *len),
-            Change::Punch { offset, len } => content.punch(*offset, *len),
             Change::SetLen(len) => content.set_len(*len),
         }
     }
@@ -135,7 +133,7 @@ impl Change {
     fn range(&self, old_len: u64) -> (u64, u64) {
         match self {
             Change::Write { offset, data } => (*offset, offset + data.len() as u64),
-            Change::Zero { offset, len } | Change::Punch { offset, len } => (*offset, offset + len),
+            Change::Zero { offset, len } => (*offset, offset + len),
             Change::SetLen(len) => (old_len.min(*len), old_len.max(*len)),
         }
     }
@@ -146,7 +144,6 @@ impl Change {
                 let (from, to) = self.range(old_len);
                 if from == to { old_len } else { old_len.max(to) }
             }
-            Change::Punch { .. } => old_len,
             Change::SetLen(len) => *len,
         }
     }
@@ -159,15 +156,11 @@ impl Change {
             _ => match self {
                 Change::Write { offset, data } => tear(content, *offset, data, rng),
                 Change::SetLen(_) => {}
-                Change::Zero { offset, len } | Change::Punch { offset, len } => {
+                Change::Zero { offset, len } => {
                     // A part from the start, up to a sector's border.
                     let sectors = rng.random_range(0..=len / SECTOR_BYTES);
                     let end = (offset + sectors * SECTOR_BYTES) / SECTOR_BYTES * SECTOR_BYTES;
-                    let len = end.saturating_sub(*offset).min(*len);
-                    match self {
-                        Change::Zero { .. } => content.zero(*offset, len),
-                        _ => content.punch(*offset, len),
-                    }
+                    content.zero(*offset, end.saturating_sub(*offset).min(*len));
                 }
             },
         }

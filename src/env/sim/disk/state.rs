@@ -54,7 +54,7 @@ impl State {
                 inode.live().would_allocate(*offset, data.len() as u64)
             }
             Change::Zero { offset, len } => inode.live().would_allocate(*offset, *len),
-            Change::Punch { .. } | Change::SetLen(_) => 0,
+            Change::SetLen(_) => 0,
         };
         if self.limit.is_some() && needed > self.space().available {
             return Err(FaultError::NoSpace.into());

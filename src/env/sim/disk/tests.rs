@@ -353,7 +353,7 @@ fn a_full_disk_takes_writes_into_zeroed_ranges_and_after_removals() {
     assert_eq!(full.kind(), ErrorKind::StorageFull);
     assert_eq!(now(b.len()).unwrap(), 20 << 10);
     write(&a, 1_000, vec![1; 30_000]).unwrap();
-    now(a.punch(0, 4 << 10)).unwrap();
+    now(a.set_len(36 << 10)).unwrap();
     write(&b, 20 << 10, vec![1; 8 << 10]).unwrap();
     now(disk.remove(&path("a"))).unwrap();
     assert_eq!(now(disk.space(root())).unwrap().available, 36 << 10);
@@ -406,7 +406,6 @@ async fn a_sync_covers_nothing_written_after_it_began() {
 enum Step {
     Write(u64, u8, usize),
     Zero(u64, u64),
-    Punch(u64, u64),
     SetLen(u64),
     Sync,
 }
@@ -417,7 +416,6 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (offset.clone(), any::<u8>(), 0..3_000usize)
             .prop_map(|(offset, byte, len)| Step::Write(offset, byte, len)),
         1 => (offset.clone(), 0..5_000u64).prop_map(|(offset, len)| Step::Zero(offset, len)),
-        1 => (offset.clone(), 0..5_000u64).prop_map(|(offset, len)| Step::Punch(offset, len)),
         1 => offset.prop_map(Step::SetLen),
         2 => proptest::strategy::Just(Step::Sync),
     ]
@@ -431,7 +429,6 @@ fn run(disk: &SimDisk, steps: &[Step]) -> Vec<Bytes> {
         match *step {
             Step::Write(offset, byte, len) => write(&file, offset, vec![byte; len]),
             Step::Zero(offset, len) => now(file.zero(offset, len)),
-            Step::Punch(offset, len) => now(file.punch(offset, len)),
             Step::SetLen(len) => now(file.set_len(len)),
             Step::Sync => now(file.sync()),
         }
