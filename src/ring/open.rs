@@ -1,5 +1,5 @@
-//! Pure: the epochs that are open, and whom a reader asks. Held by `node`, which is told by the
-//! root group what to open and close; the protocol stands in the module's doc.
+//! Pure: the epochs that are open, and whom a reader asks. Made by `node` from each view of the root
+//! group, which opens and closes them; the protocol stands in the module's doc.
 
 use super::place::Ring;
 use crate::error::{Code, Error, Result};
@@ -35,42 +35,6 @@ impl OpenEpochs {
             ));
         }
         Ok(OpenEpochs { rings })
-    }
-
-    /// Makes a newer epoch the newest. `busy` where too many are open: the change waits until data
-    /// have moved.
-    pub fn open(&mut self, ring: Arc<Ring>) -> Result<()> {
-        let newest = self.newest().epoch();
-        if ring.epoch() <= newest {
-            return Err(Error::failed(format!(
-                "ring epoch {} is not newer than {newest}",
-                ring.epoch()
-            )));
-        }
-        if self.rings.len() == RING_EPOCHS_OPEN_MAX {
-            return Err(Error::new(
-                Code::Busy,
-                format!(
-                    "ring epoch {} must wait (data of {RING_EPOCHS_OPEN_MAX} epochs are still \
-                     moving)",
-                    ring.epoch()
-                ),
-            ));
-        }
-        self.rings.insert(0, ring);
-        Ok(())
-    }
-
-    /// Closes an epoch whose data have moved. The newest cannot be closed; one that is closed stays
-    /// so.
-    pub fn close(&mut self, epoch: types::Epoch) -> Result<()> {
-        if epoch == self.newest().epoch() {
-            return Err(Error::failed(format!(
-                "ring epoch {epoch} is the newest and stays open"
-            )));
-        }
-        self.rings.retain(|ring| ring.epoch() != epoch);
-        Ok(())
     }
 
     /// Whether writes and commits that carry this epoch are accepted.
