@@ -17,7 +17,6 @@ use crate::store::record;
 use crate::types::{GroupId, ReplicaId, Slot};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::sync::Arc;
 
 const SLOTS: u8 = 2;
 /// Records of one slice; a few milliseconds of one transaction, so that folds get between.
@@ -92,13 +91,10 @@ impl MetaStore {
         }
     }
 
-    /// Replaces a replica's state, or makes it, from an image: durable when it returns.
-    ///
-    /// # Errors
-    /// `corrupt` for a damaged image: what was written is removed later, the replica is as
-    /// before. An image older than the replica's state is refused.
+    /// [`MetaStore::stage_image`] and [`MetaStore::adopt_staged`]: durable when it returns.
+    #[cfg(test)]
     pub async fn install_image(
-        self: &Arc<Self>,
+        &self,
         env: &Env,
         path: &Path,
         replica: ReplicaId,
@@ -110,7 +106,8 @@ impl MetaStore {
     /// Fills a fresh slot from an image; the replica is as before, also after a crash.
     ///
     /// # Errors
-    /// As [`MetaStore::install_image`].
+    /// `corrupt` for a damaged image: what was written is removed later. An image older than the
+    /// replica's state is refused.
     pub async fn stage_image(
         &self,
         env: &Env,
