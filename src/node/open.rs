@@ -15,7 +15,7 @@ use crate::cluster::{
     Seal, Validity,
 };
 use crate::config::ServerSettings;
-use crate::env::base::LmdbBase;
+use crate::env::base::{LmdbBase, META_MAP_BYTES};
 use crate::env::{Env, OpenMode};
 use crate::error::{Code, Error, Result};
 use crate::proto::{JoinWhat, NodeAddress};
@@ -28,8 +28,7 @@ use crate::types::{CaPin, ClusterId, NodeId, Subject};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Address space of the metadata's and the pack index's maps: sparse, never resized.
-const META_MAP_BYTES: usize = 1 << 40;
+/// Address space of the pack index's map: sparse, never resized.
 const INDEX_MAP_BYTES: usize = 1 << 38;
 /// There from before the first byte of a first start until `DIR/node` is written.
 const FIRST_START: &str = "first-start";
