@@ -52,7 +52,8 @@ pub(crate) struct Asked {
 impl Client {
     /// Asks something that changes nothing until the deadline.
     pub(crate) async fn ask(&self, to: To<'_>, call: &Call) -> Result<Answer> {
-        self.ask_for(to, call, READ_ATTEMPT).await
+        let most = READ_ATTEMPT.min(self.core.timeout);
+        self.ask_for(to, call, most).await
     }
 
     /// The same; one attempt takes `most` at most. See [`Client::ask_openly`].

@@ -289,6 +289,17 @@ async fn long_work_waits_for_the_node_that_does_it_and_for_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_takes_no_longer_than_its_timeout() {
+    let cluster = TestCluster::new(1);
+    let client = cluster.client_within(ms(1_000), &[1], None).await;
+    cluster.stop(1);
+    let began = Instant::now();
+    let read = client.stat(path("/d"), ReadLevel::Linearizable).await;
+    assert_eq!(read.unwrap_err().code, Code::Unavailable);
+    assert!(began.elapsed() <= ms(1_500), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restarted_leader_is_connected_to_again() {
     for nodes in [1, 3] {
         let cluster = TestCluster::new(nodes);

@@ -215,11 +215,7 @@ impl Client {
         if !changes {
             return self.ask_for(to, call, most).await;
         }
-        let nameless = OpenChange {
-            path: None,
-            op_id: None,
-        };
-        let change = self.core.under_way.began(nameless);
+        let change = self.core.under_way.began(OpenChange::default());
         let asked = self.ask_openly(to, call, most).await;
         self.core.under_way.ended(change);
         asked

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A change that was handed to a node, or is about to be, and is not answered yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenChange {
     /// What it is about: the first path of many. `None` where the change names none.
     pub path: Option<DfsPath>,
-    /// What `dfs op status` takes. `None` for what administrators do, which has no identity.
+    /// What `dfs op status` takes. `None` for what administrators do and for a token that is
+    /// spent: these have no identity.
     pub op_id: Option<String>,
 }
 

@@ -47,11 +47,14 @@ impl IdentityPlace {
     /// there.
     pub fn take(self, identity: &Identity) -> Result<Option<PathBuf>> {
         let IdentityPlace { file, old } = self;
+        let (kept, renewed) = match old {
+            Some(old) if !identity.renews(&old.identity)? => (Some(old.stays()), None),
+            renewed => (None, renewed),
+        };
         file.place(&identity.to_text()?)?;
-        match old {
-            Some(old) if !identity.renews(&old.identity)? => Ok(Some(old.stays())),
-            _ => Ok(None),
-        }
+        // Its second name was for nothing.
+        drop(renewed);
+        Ok(kept)
     }
 }
 

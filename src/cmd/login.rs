@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::failure::Outcome;
+use crate::client::OpenChange;
 use crate::cluster::{Identity, IdentityPlace, JoinToken, default_identity_path};
 use crate::config::address;
 use crate::node;
@@ -41,9 +42,11 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     };
     // Before the token is spent: an identity that cannot be written would make it worthless.
     let place = IdentityPlace::prepare(&path)?;
+    let spending = cx.under_way.began(OpenChange::default());
     let what = JoinWhat::User;
-    let entered = node::enter(&cx.env, &args.nodes, &token, what, Some(cx.timeout()));
-    let (credentials, joined) = entered.await?;
+    let entered = node::enter(&cx.env, &args.nodes, &token, what, Some(cx.timeout())).await;
+    cx.under_way.ended(spending);
+    let (credentials, joined) = entered?;
     let mut addresses = args.nodes.clone();
     for told in joined.nodes {
         if !addresses.contains(&told.address) {

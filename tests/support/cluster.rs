@@ -358,8 +358,9 @@ impl Cluster {
             return self.until_health("green", HEALTHY_WITHIN);
         }
         until(HEALTHY_WITHIN, "chunks have moved", || {
-            let status = self.dfs(&["--json", "status"]);
-            status.status == 0 && !status.stdout.contains("moving")
+            let ran = self.dfs(&["--json", "status"]);
+            let status: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+            ran.status == 0 && !status["reasons"].to_string().contains("moving")
         });
     }
 

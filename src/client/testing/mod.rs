@@ -177,6 +177,17 @@ impl TestCluster {
 
     /// A client that was given the addresses of these nodes.
     pub(crate) async fn client_at(&self, nodes: &[u64], state_dir: Option<PathBuf>) -> Client {
+        self.client_within(Duration::from_secs(10), nodes, state_dir)
+            .await
+    }
+
+    /// The same with this timeout.
+    pub(crate) async fn client_within(
+        &self,
+        timeout: Duration,
+        nodes: &[u64],
+        state_dir: Option<PathBuf>,
+    ) -> Client {
         let (env, _) = sim::env(7);
         let given: Vec<_> = nodes.iter().map(|node| address(NodeId(*node))).collect();
         let targets = endpoints::parse_all(&given).unwrap();
@@ -184,7 +195,7 @@ impl TestCluster {
         let core = Core {
             link: Link::new(env.clone(), Box::new(self.clone()), targets, told),
             env,
-            timeout: Duration::from_secs(10),
+            timeout,
             state_dir,
             sessions: Default::default(),
             under_way: Default::default(),
