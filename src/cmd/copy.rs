@@ -7,7 +7,7 @@ use super::items::{Change, show_changed};
 use super::walk::{Listings, Step, Walk};
 use crate::client::{Changed, Client, ListOptions, OpIds};
 use crate::error::{Code, Error, Result};
-use crate::limits::BATCH_ITEMS_MAX;
+use crate::limits::{BATCH_ITEMS_MAX, COPIED_CHUNKS_MAX};
 use crate::proto::EntryView;
 use crate::shard::command::Op;
 use crate::types::{DfsPath, Kind, Precondition, ReadLevel};
@@ -56,6 +56,7 @@ pub async fn copy_tree(
     };
     let mut walk = Walk::new(listings, from.clone(), None);
     let mut changes = Vec::new();
+    let mut chunks = 0;
     while let Some(step) = walk.next().await.map_err(|e| e.at(from))? {
         let Step::Entry(visit) = step else { continue };
         let path = moved(&visit.path, from, to)?;
@@ -72,14 +73,20 @@ pub async fn copy_tree(
                 precondition: Precondition::Absent,
             },
         };
+        let more = match &visit.view {
+            EntryView::File(file) => file.attrs.chunks(),
+            EntryView::Dir(_) | EntryView::Bare { .. } => 0,
+        };
+        if changes.len() == BATCH_ITEMS_MAX || chunks + more > COPIED_CHUNKS_MAX {
+            requests.send(std::mem::take(&mut changes)).await?;
+            chunks = 0;
+        }
+        chunks += more;
         changes.push(Change {
             path,
             from: Some(visit.path),
             op,
         });
-        if changes.len() == BATCH_ITEMS_MAX {
-            requests.send(std::mem::take(&mut changes)).await?;
-        }
     }
     requests.send(changes).await?;
     if requests.failed {
