@@ -8,6 +8,7 @@
 //! belongs is noted for `repairs`.
 
 use super::Node;
+use super::holders::REPLACEMENTS_MAX;
 use super::peers::{Peers, odd};
 use super::service::Caller;
 use super::slices::{SLICE_BYTES, Slices};
@@ -303,13 +304,17 @@ impl Node {
         }
         let view = self.views.now();
         let mut readers = view.readers(&hash);
-        // Others after those that should have it: a copy may have been put elsewhere, or be left
-        // from long ago.
+        // Others after those that should have it: a copy may have been put elsewhere.
+        let likely = readers.len() + REPLACEMENTS_MAX;
         readers.extend(view.members().map(|node| node.node));
         let mut asked = BTreeSet::from([self.id]);
         readers.retain(|node| asked.insert(*node));
         let mut last = Error::not_found(format!("no other node has chunk {hash}"));
-        for node in readers {
+        for (at, node) in readers.into_iter().enumerate() {
+            if at >= likely && !is_lost(&last) {
+                // All are asked only before a chunk is called lost.
+                break;
+            }
             match self.fetch_from(node, hash, len).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.code == Code::NoSpace => return Err(error),

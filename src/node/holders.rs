@@ -18,7 +18,7 @@ use std::time::Duration;
 /// A question about chunks.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Nodes that are tried in the place of silent ones.
-const REPLACEMENTS_MAX: usize = 3;
+pub(super) const REPLACEMENTS_MAX: usize = 3;
 
 impl View {
     /// Who should hold a chunk now, the best first: its owners in the newest epoch, without those

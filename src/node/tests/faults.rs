@@ -3,13 +3,15 @@
 use super::crash::{Reference, SEED, recovers, reference};
 use super::picture::{Picture, all_is_readable};
 use super::play::{Client, put_chunk, send};
-use super::{Life, run, sample};
+use super::{DIR, Life, run, sample};
 use crate::env::Disk;
+use crate::env::base::ModelBase;
 use crate::env::sim::{Fault, FaultError, OpKind, SimDisk};
 use crate::error::{Code, Error, Result};
+use crate::proto::Look;
 use crate::shard::command::{Op, Removal};
 use crate::shard::testing::{mkdir, put, remove};
-use crate::types::Precondition;
+use crate::types::{ChunkHash, Precondition};
 use std::path::Path;
 
 /// Plays until an operation fails; nothing is answered from there on. What the next start finds
@@ -216,6 +218,34 @@ fn a_chunk_without_space_leaves_nothing_behind() {
         no_space(put_chunk(&life, &sample(2, 9_000)).await);
         put_chunk(&life, &sample(2, 9_000)).await.unwrap();
         all_is_readable(&life, "space has returned").await;
+        life.checked();
+        life.end();
+    });
+}
+
+/// Nobody would look into the index of a node that is said to be well.
+#[test]
+fn a_row_of_the_pack_index_that_rots_shows_among_the_reasons() {
+    run(async {
+        let life = Life::start(&SimDisk::new(SEED)).await.unwrap();
+        let bytes = sample(7, 1_000);
+        let hash = ChunkHash::of(&bytes);
+        let chunks = &life.node.chunks;
+        let mut writer = chunks.begin(hash, 1_000).await.unwrap();
+        writer.write(bytes).await.unwrap();
+        writer.finish().await.unwrap();
+        chunks.flush_index().await.unwrap();
+        let told = async || life.node.own_reasons().await.join("; ");
+        assert!(!told().await.contains("pack index"));
+        let base = ModelBase::open(&life.handles.disk, &Path::new(DIR).join("index"));
+        assert!(base.flip_bit(&[&b"c"[..], &hash.0].concat(), 2, 1));
+        let held = life.node.hold_here(vec![hash], Look::Known).await;
+        assert_eq!(held.unwrap(), [None], "an answer all the same");
+        assert!(
+            told()
+                .await
+                .contains("1 rows of its pack index are damaged")
+        );
         life.checked();
         life.end();
     });

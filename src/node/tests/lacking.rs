@@ -8,6 +8,7 @@ use crate::proto::{Answer, TicketRight};
 use crate::shard::command::Op;
 use crate::shard::records::ChunkRef;
 use crate::types::{Ack, ChunkHash, DfsPath, Inode, Precondition, ShardTime, UploadId};
+use std::sync::atomic::Ordering;
 
 const UPLOAD: UploadId = UploadId([4; 16]);
 const LEN: usize = 4_000;
@@ -66,4 +67,18 @@ async fn stored(life: &Life, user: &str, hash: ChunkHash) -> crate::error::Resul
         Answer::Pinned(there) => Ok(there),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_full_node_asks_nobody_for_what_it_cannot_take() {
+    run(async {
+        let life = Life::start(&SimDisk::new(1)).await.unwrap();
+        let hash = ChunkHash::of(&sample(7, LEN));
+        let fetched = life.node.fetch(hash, LEN as u32).await;
+        assert_eq!(fetched.unwrap_err().code, Code::NotFound, "nobody has it");
+        life.node.low_space.store(true, Ordering::Relaxed);
+        let fetched = life.node.fetch(hash, LEN as u32).await;
+        assert_eq!(fetched.unwrap_err().code, Code::NoSpace);
+        life.end();
+    });
 }
