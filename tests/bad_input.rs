@@ -290,6 +290,7 @@ fn a_node_that_cannot_start_says_why() {
         taken.contains(&format!("{}: cannot listen on UDP", node.address)),
         "{taken}"
     );
+    assert!(!node.path("other/log").exists(), "nothing was made for it");
     let locked = serve(&node, "data", "127.0.0.1:0").fails(7);
     assert!(
         locked.contains("data: in use by another dfs process (pid "),

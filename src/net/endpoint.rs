@@ -61,6 +61,15 @@ impl Endpoint {
         Self::on_socket(env, socket, runtime, server)
     }
 
+    /// Sees that an address can be bound, before anything is made that a start would leave behind
+    /// which cannot.
+    ///
+    /// # Errors
+    /// As [`Endpoint::bind`].
+    pub fn try_out(listen: SocketAddr) -> Result<()> {
+        socket::try_out(listen)
+    }
+
     /// [`Endpoint::bind`] on a socket and timers that the caller made: for simulations.
     pub fn on_socket(
         env: &Env,

@@ -18,6 +18,14 @@ pub(super) fn open(listen: SocketAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
+/// Sees that `listen` can be bound, and lets it go again.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn try_out(listen: SocketAddr) -> Result<()> {
+    bound(listen).map(drop).map_err(|e| bind_failed(listen, &e))
+}
+
 fn bound(listen: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(
         Domain::for_address(listen),

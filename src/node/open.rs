@@ -18,6 +18,7 @@ use crate::config::ServerSettings;
 use crate::env::base::{LmdbBase, META_MAP_BYTES};
 use crate::env::{Env, OpenMode};
 use crate::error::{Code, Error, Result};
+use crate::net::Endpoint;
 use crate::proto::{JoinWhat, NodeAddress};
 use crate::ring::weight_of;
 use crate::root::CaRecord;
@@ -78,6 +79,8 @@ async fn open_once(env: &Env, raft_env: &Env, settings: &ServerSettings) -> Resu
     let dir = &settings.data;
     crate::cluster::prepare_dir(dir)?;
     let lock = DirLock::acquire(dir)?;
+    // Before a token is spent or a segment of the log begun for nothing.
+    Endpoint::try_out(settings.listen)?;
     remove_half_made(env, dir).await?;
     let weight = weight(env, settings).await?;
     let known = NodeFiles::load(dir)?;
