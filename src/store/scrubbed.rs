@@ -1,7 +1,7 @@
 //! How far scrubbing is, across starts. Used by `node`, which scrubs.
 //!
-//! `DIR/scrubbed`: milliseconds u64, under way u8 (0 or 1), hash[32], all little-endian, CRC32C of
-//! these u32. Replaced by rename.
+//! `DIR/scrubbed`: milliseconds u64, under way u8 (0 or 1), hash (32 bytes), all little-endian, CRC32C
+//! of these u32. Replaced by rename.
 //!
 //! Time is what the processes on the directory have run, by their monotonic clocks: no wall clock is
 //! compared.
