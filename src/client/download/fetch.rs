@@ -48,7 +48,7 @@ struct Fetching<'a> {
     strikes: BTreeMap<NodeId, u32>,
     /// Attempts that failed.
     failures: u32,
-    /// Some bytes came in this round.
+    /// More bytes came in this round than in any before.
     advanced: bool,
     /// An owner did not have it: perhaps it is elsewhere now.
     missed: bool,
@@ -247,10 +247,10 @@ impl Fetching<'_> {
         Ok(())
     }
 
-    /// So many bytes came in this attempt.
+    /// So many bytes came in this attempt. Those that came before are no progress.
     fn came(&mut self, now: u64) {
-        self.advanced = true;
         if now > self.reported {
+            self.advanced = true;
             (self.moved)(now - self.reported);
             self.reported = now;
         }
