@@ -89,7 +89,9 @@ impl Retry {
         if self.tell_at.is_some_and(|at| at <= now) {
             self.tell_at = None;
             let left = self.deadline.saturating_duration_since(now).as_secs();
-            tracing::warn!("{cause}; trying for {left} s more");
+            if left > 0 {
+                tracing::warn!("{}; trying for {left} s more", cause.message);
+            }
         }
         if pace == Pace::AtOnce && self.hurried < AT_ONCE_MAX && Instant::now() < self.deadline {
             self.hurried += 1;
