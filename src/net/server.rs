@@ -8,7 +8,8 @@ use super::registry::Registry;
 use super::settings::{
     CONNECTION_FRAMES_KIB_MAX, CONNECTIONS_MAX, FRAMES_KIB_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX,
     HANDSHAKES_UNPROVEN_MAX, JOINER_FRAME_BYTES_MAX, JOINER_FRAMES_KIB_MAX, JOINER_LIFE_MAX,
-    JOINER_STREAMS_MAX, JOINERS_MAX, JOINS_PER_SECOND_MAX, USERS_MAX, WIDE_USERS_MAX, WINDOW_BYTES,
+    JOINER_STREAMS_MAX, JOINERS_MAX, JOINS_PER_SECOND_MAX, STREAMS_SHOWN, USERS_MAX,
+    WIDE_USERS_MAX, WINDOW_BYTES,
 };
 use super::stream::{Budget, Stream};
 use super::{ALPN_JOIN, Gate, Incoming, Peer, Refusal, Service, tls};
@@ -228,6 +229,7 @@ impl Server {
         };
         let places = Arc::new(Semaphore::new(max));
         let budget = self.budget(&guest.peer);
+        let mut accepted = 0u32;
         loop {
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;
@@ -238,6 +240,10 @@ impl Server {
                     return tracing::debug!(remote = %guest.remote, %error, "disconnected");
                 }
             };
+            accepted = accepted.saturating_add(1);
+            if accepted == STREAMS_SHOWN && guest.peer != Peer::Nobody {
+                connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS_MAX));
+            }
             let stream = Stream::counted(halves, guest.remote, budget.clone());
             // Counted before the look at `stopping`: `idle` misses no stream that is begun.
             let counted = Serving::begin(&self.serving);
