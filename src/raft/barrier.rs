@@ -33,11 +33,13 @@ type Reader = oneshot::Sender<Result<()>>;
 type Index = std::result::Result<Linearizer<Types>, RaftError<Types, LinearizableReadError<Types>>>;
 
 /// For how long after a majority heard this leader it may answer without asking again; not at all
-/// if leases are off. Three fifths of the shortest election timeout. Clocks may run at rates that differ by half (one a
-/// fifth too slow, one a fifth too fast), and still nobody else leads that soon.
+/// if leases are off. A twelfth of the shortest election timeout, 20 ms: many readers share one
+/// question then, which is all that a longer one would give them, and a minority that was just cut
+/// off refuses reads as soon as one could try. Clocks may run at rates that differ by far more than
+/// half, and still nobody else leads that soon.
 pub(super) fn lease(timers: Timers) -> Duration {
     match timers.lease_reads {
-        true => timers.election_min * 3 / 5,
+        true => timers.election_min / 12,
         false => Duration::ZERO,
     }
 }

@@ -38,14 +38,19 @@ async fn a_leader_that_was_just_heard_asks_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn heartbeats_keep_the_lease() {
+async fn of_many_reads_few_ask() {
     let (cluster, leader, _) = settled(2).await;
-    for _ in 0..20 {
-        sleep(Duration::from_millis(190)).await;
-        let asked = Instant::now();
+    let before = cluster.board.calls.load(Relaxed);
+    let mut asked = 0;
+    for _ in 0..1_000 {
+        let began = Instant::now();
         read(&cluster, leader).await.unwrap();
-        assert_eq!(asked.elapsed(), Duration::ZERO, "nobody was asked");
+        asked += u32::from(began.elapsed() > Duration::ZERO);
+        sleep(Duration::from_millis(1)).await;
     }
+    assert!((10..=60).contains(&asked), "{asked} of 1,000 asked");
+    let calls = cluster.board.calls.load(Relaxed) - before;
+    assert!(calls < 200, "{calls} messages");
 }
 
 #[tokio::test(start_paused = true)]
