@@ -40,8 +40,8 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
-export HOME=$work
-for setting in $(compgen -e DFS_) XDG_CONFIG_HOME XDG_STATE_HOME; do unset "$setting"; done
+. scripts/apart.sh
+apart "$work"
 mkdir "$work/figures"
 
 fail() {
