@@ -319,7 +319,8 @@ impl Root<'_> {
         let user = UserRecord {
             name: name.clone(),
             group: group.clone(),
-            admin: *admin,
+            // Another certificate, with fewer rights, takes nothing from the one before.
+            admin: *admin || known.as_ref().is_some_and(|user| user.admin),
             certificates: known.map_or(0, |user| user.certificates) + 1,
             revoked: false,
         };

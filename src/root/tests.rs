@@ -210,6 +210,18 @@ fn the_last_administrator_stays_and_a_removed_user_is_let_in_no_more() {
 }
 
 #[test]
+fn an_administrator_with_a_lesser_certificate_beside_is_one_still() {
+    let mut records = Records::founded();
+    for (id, admin) in [(1, true), (2, false)] {
+        records.now(token(id, ann(admin))).unwrap();
+        records.now(spend(id, id as u8, None)).unwrap();
+    }
+    let users = crate::root::read::users(&records).unwrap();
+    let ann = users.iter().find(|user| user.name == "ann").unwrap();
+    assert_eq!((ann.admin, ann.certificates), (true, 2));
+}
+
+#[test]
 fn three_ticket_keys_are_kept_and_a_repeated_one_changes_nothing() {
     let mut records = Records::founded();
     for epoch in 2..=5 {
