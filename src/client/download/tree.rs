@@ -110,38 +110,64 @@ impl Client {
 
     /// The marker of a directory that exists, and whether it is set.
     async fn marker(&self, path: &DfsPath, local: &Path) -> Option<(Marker, bool)> {
-        let state_dir = self.core.state_dir.clone()?;
-        let cluster = self.told(|hello| hello.cluster);
-        let (path, local) = (path.clone(), local.to_owned());
+        let (find, local) = (self.marker_of(path)?, local.to_owned());
         let found = self.core.env.run_blocking(move || {
-            let marker = Marker::of(&state_dir, (cluster, &path), &local)?;
+            let marker = find(&local)?;
             let is_set = marker.is_set();
             Some((marker, is_set))
         });
         found.await
+    }
+
+    /// Finds the marker of a local directory for the tree `path`. `None`: there is nowhere to
+    /// keep one.
+    fn marker_of(
+        &self,
+        path: &DfsPath,
+    ) -> Option<impl FnOnce(&Path) -> Option<Marker> + Send + use<>> {
+        let state_dir = self.core.state_dir.clone()?;
+        let cluster = self.told(|hello| hello.cluster);
+        let path = path.clone();
+        Some(move |local: &Path| Marker::of(&state_dir, (cluster, &path), local))
+    }
+}
+
+/// False if it was there.
+fn make_dir(path: &Path) -> Result<bool> {
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
+        Err(e) => Err(local_failure("make the directory", path, &e)),
+        Ok(()) => Ok(true),
     }
 }
 
 impl TreeGet<'_> {
     /// Makes the tree's own directory, or goes on in it. Its marker, to be removed at the end.
     async fn make_root(&mut self, path: &DfsPath, local: &Path) -> Result<Option<Marker>> {
-        let is_new = self.make_dir(local).await?;
-        let Some((marker, is_set)) = self.client.marker(path, local).await else {
-            return Ok(None);
-        };
-        self.goes_on = is_set && !is_new;
-        if !is_new {
-            return Ok(is_set.then_some(marker));
-        }
+        let (find, dir) = (self.client.marker_of(path), local.to_owned());
         let env = &self.client.core.env;
         let now = env.clock.wall();
-        let set = env.run_blocking(move || marker.set(now).map(|()| marker));
+        // In one go: a directory without its marker is one that nobody has begun with.
+        let made = env.run_blocking(move || {
+            let is_new = make_dir(&dir)?;
+            let Some(marker) = find.and_then(|find| find(&dir)) else {
+                return Ok((false, Ok(None)));
+            };
+            if is_new {
+                return Ok((false, marker.set(now).map(|()| Some(marker))));
+            }
+            let is_set = marker.is_set();
+            Ok((is_set, Ok(is_set.then_some(marker))))
+        });
+        let (goes_on, marker) = made.await?;
+        self.report.lock().dirs += 1;
+        self.goes_on = goes_on;
         // A get does not fail because it cannot be continued later.
-        let set = set.await.inspect_err(|error| {
+        let marker = marker.inspect_err(|error: &Error| {
             let note = format!("this get cannot be continued later: {error}");
             self.progress.note(&note);
         });
-        Ok(set.ok())
+        Ok(marker.ok().flatten())
     }
 
     fn frame(&self, remote: DfsPath, local: PathBuf) -> Frame {
@@ -216,23 +242,12 @@ impl TreeGet<'_> {
         }
     }
 
-    /// False if it was there.
-    async fn make_dir(&self, local: &Path) -> Result<bool> {
+    async fn make_dir(&self, local: &Path) -> Result<()> {
         let path = local.to_owned();
-        let made = self
-            .client
-            .core
-            .env
-            .run_blocking(move || match std::fs::create_dir(&path) {
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => {
-                    Ok(false)
-                }
-                Err(e) => Err(local_failure("make the directory", &path, &e)),
-                Ok(()) => Ok(true),
-            });
-        let is_new = made.await?;
+        let env = &self.client.core.env;
+        env.run_blocking(move || make_dir(&path)).await?;
         self.report.lock().dirs += 1;
-        Ok(is_new)
+        Ok(())
     }
 
     /// An error ends the whole tree; what concerns single files is told and counted.
