@@ -4,8 +4,8 @@
 #
 #   scripts/cluster_figures.sh [--rounds N] [--tries N] [--binary DFS] [PART...]
 #
-# Default: 3 rounds, 10 tries of each death, the binary that is shipped, all parts: about half an
-# hour; 45 GB in $TMPDIR, 4 GB of memory in /dev/shm. Parts:
+# Default: 3 rounds, 10 tries of each death, the binary that is shipped, all parts. Needs 25 GB in
+# $TMPDIR and 4 GB of memory in /dev/shm. Parts:
 #   rates    requests and contents, `dfs bench` and whole processes
 #   listing  100,000 entries
 #   idle     processor time and memory of nodes with nothing to do
