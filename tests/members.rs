@@ -108,6 +108,29 @@ fn a_wiped_node_joins_under_a_new_number_and_is_filled() {
 }
 
 #[test]
+fn the_founder_may_be_lost_as_soon_as_three_vote() {
+    let mut cluster = Cluster::empty(&[]);
+    for _ in 0..3 {
+        cluster.join();
+    }
+    until(HEALTHY_WITHIN, "three replicas of the root group", || {
+        cluster.status()["shards"][0]["replicas"]
+            .as_array()
+            .is_some_and(|replicas| replicas.len() == 3)
+    });
+    let lost = cluster.members[0].id;
+    cluster.kill(0);
+    std::fs::remove_dir_all(&cluster.members[0].data).unwrap();
+    // The others can open the CA, and let it in again.
+    cluster.enter(0);
+    assert!(cluster.members[0].id > lost);
+    cluster
+        .dfs(&["node", "remove", "--force", &lost.to_string()])
+        .ok();
+    cluster.until_health("green", MOVED_WITHIN);
+}
+
+#[test]
 fn an_old_copy_of_a_data_directory_is_refused() {
     let mut cluster = Cluster::start(3);
     put_tree(&cluster);

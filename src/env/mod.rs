@@ -57,6 +57,14 @@ pub trait Spawn: Send + Sync + 'static {
     fn blocking(&self, work: Box<dyn FnOnce() + Send>);
 }
 
+/// From a time to the next whole multiple of `every`, which is not that time itself. Timers that
+/// end at such times end together: an idle machine wakes once for all of them.
+pub fn until_next(time: Duration, every: Duration) -> Duration {
+    let every = every.as_nanos().max(1);
+    let left = every - time.as_nanos() % every;
+    Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
+}
+
 /// What the world outside a node is made of.
 #[derive(Clone)]
 pub struct Env {
@@ -67,6 +75,12 @@ pub struct Env {
 }
 
 impl Env {
+    /// Sleeps until the time is a whole multiple of `every`: for loops that look at something now
+    /// and then ([`until_next`]).
+    pub async fn look_every(&self, every: Duration) {
+        tokio::time::sleep(until_next(self.clock.now(), every)).await;
+    }
+
     /// Runs `work` on the blocking pool and waits for its result.
     pub async fn run_blocking<T: Send + 'static>(
         &self,

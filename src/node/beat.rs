@@ -274,6 +274,7 @@ impl Node {
             replicas,
             repair: Some(self.repairs.view(self.id, self.env.clock.now())),
             settled: self.repairs.settled(),
+            opens_ca: self.identity.opens_ca(),
             reasons: self.own_reasons().await,
         }
     }

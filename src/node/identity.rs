@@ -2,8 +2,11 @@
 //! soon. Files are written by `cluster`; a simulated node keeps everything in memory.
 //!
 //! The CA's key is a record of the root group, sealed with a key that members of the group have in
-//! their directories and give to each other. So it survives as long as one of them does, and a
-//! copy of the records alone opens nothing.
+//! their directories and give to each other. A copy of the records alone opens nothing.
+//!
+//! Invariant: whoever is made a voter of the root group has that key (`membership`). So the CA
+//! survives what the group survives; else the loss of the node that founded the cluster, moments
+//! after two others came, would have ended all joining and renewing for ever.
 
 use super::Node;
 use super::peers::odd;
@@ -23,6 +26,8 @@ use std::time::Duration;
 
 /// How often it is looked whether something is missing or ends soon.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same while the key that opens the CA is missing: until it is here this node cannot vote.
+const SEAL_LOOK: Duration = Duration::from_millis(100);
 /// How often the certificate's end is looked at.
 const RENEW_LOOK: Duration = Duration::from_secs(60);
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
@@ -70,6 +75,11 @@ impl Identity {
         self.credentials.lock().clone()
     }
 
+    /// The key that opens the CA is here, and will be after a restart.
+    pub fn opens_ca(&self) -> bool {
+        self.seal.lock().is_some()
+    }
+
     fn keep_seal(&self, seal: Seal) -> Result<()> {
         if let Some((files, dir)) = &mut *self.files.lock() {
             files.keep_seal(dir, seal.clone())?;
@@ -97,12 +107,20 @@ pub fn serial(env: &Env) -> u64 {
 pub(super) async fn run(node: Arc<Node>) {
     let mut renew_at = Duration::ZERO;
     loop {
-        tokio::time::sleep(LOOK).await;
-        if node.groups.root().is_some()
-            && node.identity.seal.lock().is_none()
-            && let Err(error) = node.fetch_seal().await
-        {
-            tracing::debug!(%error, "the key that opens the CA is not here yet");
+        let needs_seal = || node.groups.root().is_some() && !node.identity.opens_ca();
+        let pause = match needs_seal() {
+            true => SEAL_LOOK,
+            false => LOOK,
+        };
+        tokio::time::sleep(pause).await;
+        if needs_seal() {
+            match node.fetch_seal().await {
+                // Whoever leads the root group waits to hear of it.
+                Ok(()) => node.beat_now.notify_one(),
+                Err(error) => {
+                    tracing::debug!(%error, "the key that opens the CA is not here yet");
+                }
+            }
         }
         let now = node.env.clock.now();
         if now >= renew_at {

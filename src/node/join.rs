@@ -57,6 +57,8 @@ impl Node {
 
     async fn let_in(self: &Arc<Self>, request: JoinRequest) -> Result<Joined> {
         let root = self.must_lead_root()?;
+        // First: a token is spent and a node is known by what comes next.
+        self.authority()?;
         let key = request_key_hash(&request.request)?;
         let node = match request.what {
             JoinWhat::User => None,

@@ -26,8 +26,8 @@ pub struct Replica {
     pub id: ReplicaId,
     pub node: NodeId,
     pub votes: bool,
-    /// It has nearly all that the leader has.
-    pub caught_up: bool,
+    /// It has nearly all that the leader has, and what else a voter of its group needs.
+    pub can_vote: bool,
     /// Its node says that it cannot be used, or it has not moved for too long.
     pub broken: bool,
 }
@@ -103,7 +103,7 @@ impl Known<'_> {
                 next.insert(self.broken_voter_on(*node)?);
                 continue;
             };
-            if !replica.votes && !replica.caught_up {
+            if !replica.votes && !replica.can_vote {
                 return None;
             }
             next.insert(replica.id);
@@ -229,7 +229,7 @@ mod tests {
                     id: ReplicaId(1),
                     node: NodeId(1),
                     votes: true,
-                    caught_up: true,
+                    can_vote: true,
                     broken: false,
                 }],
                 next: 2,
@@ -285,7 +285,7 @@ mod tests {
                             id: ReplicaId(self.next),
                             node,
                             votes: false,
-                            caught_up: true,
+                            can_vote: true,
                             broken: false,
                         });
                         self.next += 1;

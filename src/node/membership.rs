@@ -33,7 +33,7 @@ pub(super) async fn run(node: Arc<Node>) {
     let mut asked_at: BTreeMap<GroupId, Duration> = BTreeMap::new();
     let mut told: BTreeMap<GroupId, (Duration, String)> = BTreeMap::new();
     loop {
-        tokio::time::sleep(LOOK).await;
+        node.env.look_every(LOOK).await;
         for (group, running) in node.groups.all() {
             if running.raft().is_leader() {
                 match node.look_after(group, running.raft()).await {
@@ -82,6 +82,7 @@ impl Node {
         let view = self.views.now();
         let (broken, lossy) = (self.broken_replicas(group), raft.lossy());
         let now = self.env.clock.now();
+        let cannot_vote = self.without_seal(group);
         let voters = members.voters.iter().map(|member| (member, true));
         let learners = members.learners.iter().map(|member| (member, false));
         let replicas: Vec<Replica> = voters
@@ -97,8 +98,10 @@ impl Node {
                     id: *id,
                     node: *node,
                     votes,
-                    caught_up: *id == status.replica
-                        || matched > 0 && status.last.saturating_sub(matched) <= CAUGHT_UP_ENTRIES,
+                    can_vote: *id == status.replica
+                        || matched > 0
+                            && status.last.saturating_sub(matched) <= CAUGHT_UP_ENTRIES
+                            && !cannot_vote.contains(node),
                     broken: broken.contains(id)
                         || lossy.contains(id)
                         || stuck && view.online.contains(node),
@@ -214,6 +217,28 @@ impl Node {
         place
             .map(|place| place.broken.iter().copied().collect())
             .unwrap_or_default()
+    }
+
+    /// Nodes that may not vote in a group: in the root group those that have not told this leader
+    /// of it that they can open the CA.
+    fn without_seal(&self, group: GroupId) -> BTreeSet<NodeId> {
+        let root = self.groups.root().filter(|_| group == GroupId::ROOT);
+        let Some(root) = root else {
+            return BTreeSet::new();
+        };
+        let now = self.env.clock.now();
+        let heard = self.liveness(&root);
+        let opens = |node: &NodeId| {
+            heard
+                .last(*node, now)
+                .is_some_and(|(_, beat)| beat.opens_ca)
+        };
+        let members = root.raft.members();
+        let nodes = members.voters.iter().chain(&members.learners);
+        nodes
+            .map(|(_, node)| *node)
+            .filter(|node| !opens(node))
+            .collect()
     }
 
     fn is_stuck(

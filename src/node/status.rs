@@ -169,6 +169,15 @@ impl Node {
         for (group, _, why) in self.groups.waiting() {
             reasons.push(format!("its replica of group {group} is not open ({why})"));
         }
+        let in_root = self.groups.root().map(|root| root.raft.members().voters);
+        let votes = in_root.is_some_and(|voters| voters.iter().any(|(_, node)| *node == self.id));
+        if votes && !self.identity.opens_ca() {
+            reasons.push(
+                "the key that opens the cluster's CA is not in its directory (`ca.seal`); it is \
+                 fetched from the other members of the root group"
+                    .into(),
+            );
+        }
         if let Err(error) = self.must_have_space() {
             reasons.push(format!("it takes no new data ({})", error.message));
         }

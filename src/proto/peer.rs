@@ -272,6 +272,8 @@ pub struct Beat {
     pub repair: Option<RepairView>,
     /// All chunks that the node should hold under this epoch of the ring are there.
     pub settled: Epoch,
+    /// The key that opens the CA is in the node's directory.
+    pub opens_ca: bool,
     /// What is wrong on the node, in words.
     pub reasons: Vec<String>,
 }
