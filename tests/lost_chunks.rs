@@ -37,7 +37,7 @@ fn a_chunk_file_that_vanished_shows_and_is_healed_by_a_put() {
     });
     let said = node.dfs(&["--json", "status"]).json()["reasons"].to_string();
     assert!(
-        said.contains("1 chunks that files need are missing on every node"),
+        said.contains("chunks that files need are missing on every node that answers (1 copies)"),
         "{said}"
     );
     assert_ne!(node.dfs(&["fsck"]).status, 0);

@@ -54,6 +54,13 @@ fn what_is_put_through_one_node_is_there_through_each() {
         counts[0] >= Some(3 * (6 + 2)) && counts.iter().all(|count| *count == counts[0])
     });
     clean(&cluster);
+    let checked = cluster.dfs(&["--json", "fsck"]).ok();
+    let checked: serde_json::Value = serde_json::from_str(&checked).unwrap();
+    let nodes = cluster.status()["nodes"].clone();
+    for counted in ["chunks", "chunk_bytes"] {
+        let copies: u64 = (0..3).map(|n| nodes[n][counted].as_u64().unwrap()).sum();
+        assert_eq!(checked[counted].as_u64(), Some(copies), "every copy once");
+    }
 }
 
 #[test]

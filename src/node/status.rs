@@ -347,8 +347,8 @@ fn copies(ring: RingHealth, epochs: usize, health: &mut Health) {
     } = ring;
     if lost > 0 {
         health.red(format!(
-            "{lost} chunks that files need are missing on every node that answers; `dfs fsck` names \
-             the files, put them again"
+            "chunks that files need are missing on every node that answers ({lost} copies); `dfs \
+             fsck` names the files, put them again"
         ));
     }
     if missing > 0 {

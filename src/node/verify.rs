@@ -106,8 +106,18 @@ impl Node {
 
     /// Verifies stored chunks here from one on.
     pub(super) async fn check_chunks(&self, from: ChunkHash) -> Result<CheckedChunks> {
-        let ChunkPart { problems, next, .. } = self.chunks.check_from(from, CHUNK_BYTES).await?;
-        Ok(CheckedChunks { problems, next })
+        let ChunkPart {
+            chunks,
+            bytes,
+            problems,
+            next,
+        } = self.chunks.check_from(from, CHUNK_BYTES).await?;
+        Ok(CheckedChunks {
+            chunks,
+            bytes,
+            problems,
+            next,
+        })
     }
 
     /// Adds what the other replicas of a group and their nodes' chunks are like to a report of
@@ -151,12 +161,15 @@ impl Node {
         // What a node had that has been silent for long is made anew elsewhere; `status` tells of it.
         let nodes = view.members().map(|info| info.node);
         let nodes: Vec<NodeId> = nodes.filter(|node| !view.offline.contains(node)).collect();
-        let checked = join_all(nodes.into_iter().map(|node| self.check_chunks_of(node))).await;
-        report.problems.extend(checked.into_iter().flatten());
+        for checked in join_all(nodes.into_iter().map(|node| self.check_chunks_of(node))).await {
+            report.chunks += checked.chunks;
+            report.chunk_bytes += checked.bytes;
+            report.problems.extend(checked.problems);
+        }
     }
 
-    async fn check_chunks_of(self: &Arc<Self>, node: NodeId) -> Vec<String> {
-        let mut found = Vec::new();
+    async fn check_chunks_of(self: &Arc<Self>, node: NodeId) -> CheckedChunks {
+        let mut found = CheckedChunks::default();
         let mut from = Some(ChunkHash([0; 32]));
         while let Some(start) = from {
             let checked = match node == self.id {
@@ -172,12 +185,15 @@ impl Node {
             };
             match checked {
                 Ok(checked) => {
+                    found.chunks += checked.chunks;
+                    found.bytes += checked.bytes;
                     let problems = checked.problems.into_iter();
-                    found.extend(problems.map(|problem| format!("node {node}: {problem}")));
+                    let told = problems.map(|problem| format!("node {node}: {problem}"));
+                    found.problems.extend(told);
                     from = checked.next;
                 }
                 Err(error) => {
-                    found.push(format!(
+                    found.problems.push(format!(
                         "node {node}: its chunks were not all checked ({error})"
                     ));
                     return found;

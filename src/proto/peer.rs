@@ -221,8 +221,11 @@ impl CheckedRecords {
 }
 
 /// What a check of some chunks of one node found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckedChunks {
+    /// So many were read.
+    pub chunks: u64,
+    pub bytes: u64,
     pub problems: Vec<String>,
     /// Where to go on; `None`: that was the last one.
     pub next: Option<ChunkHash>,

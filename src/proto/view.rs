@@ -194,6 +194,7 @@ pub struct FsckReport {
     pub files: u64,
     pub versions: u64,
     pub references: u64,
+    /// Copies of chunks on all nodes that were read; if they were not to be, those that are there.
     pub chunks: u64,
     pub chunk_bytes: u64,
     pub problems: Vec<String>,
