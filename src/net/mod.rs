@@ -64,6 +64,7 @@ mod settings;
 mod socket;
 mod stream;
 mod tls;
+mod udp;
 
 #[cfg(test)]
 mod tests;

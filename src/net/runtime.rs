@@ -5,6 +5,7 @@
 //! for each message. Behind the tasks that are ready too it finds all that they have to say, and
 //! one packet carries many messages. Where nothing else is ready the turn comes at once.
 
+use super::udp::Socket;
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 use std::io;
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-/// Tokio's runtime with [`Patient`] tasks.
+/// Tokio's runtime with [`Patient`] tasks and our own sockets.
 #[derive(Debug)]
 pub(crate) struct PatientRuntime;
 
@@ -29,7 +30,7 @@ impl Runtime for PatientRuntime {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        TokioRuntime.wrap_udp_socket(socket)
+        Ok(Arc::new(Socket::new(socket)?))
     }
 
     fn now(&self) -> Instant {

@@ -203,7 +203,7 @@ impl Core {
         let end = who.on_end.clone();
         let overtaken: OnOvertaken = Arc::new(move |error| end(error));
         let peers = Peers::new(env.clone(), who.id, self.life, tls, overtaken);
-        let transport = Transport::new(env.clone(), peers.clone());
+        let transport = Transport::new(env.clone(), raft_env.clone(), peers.clone());
         let groups = Groups::new(GroupContext {
             env: env.clone(),
             raft_env: raft_env.clone(),

@@ -170,6 +170,7 @@ async fn follow_lead<F: Future<Output = Result<()>>>(raft: Arc<RaftGroup>, learn
             }
             continue;
         }
+        let term = raft.status().term;
         while raft.is_leader() {
             match learn().await {
                 Ok(()) => break,
@@ -180,9 +181,8 @@ async fn follow_lead<F: Future<Output = Result<()>>>(raft: Arc<RaftGroup>, learn
                 }
             }
         }
-        while raft.is_leader() {
-            tokio::time::sleep(LEADER_LOOK).await;
-        }
+        // A later lead of this replica is another one: somebody else may have led in between.
+        raft.wait_lead_ends(term).await;
     }
 }
 

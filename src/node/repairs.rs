@@ -23,10 +23,11 @@ use crate::error::{Code, Error, Result};
 use crate::proto::{Look, PeerAnswer, PeerCall, RepairView};
 use crate::shard::command::HOLD_MS;
 use crate::types::{ChunkHash, Epoch, GroupId, NodeId};
-use futures::StreamExt;
-use futures::stream;
+use futures::future::select;
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -158,7 +159,8 @@ pub(super) async fn run(node: Arc<Node>) {
     let mut lacking = Lacking::default();
     loop {
         // A hint wakes earlier.
-        let _ = tokio::time::timeout(LOOK, node.repairs.wake.notified()).await;
+        let hint = node.repairs.wake.notified();
+        select(pin!(hint), pin!(node.env.look_every(LOOK))).await;
         node.fetch_urgent().await;
         node.settle_doubtful().await;
         node.tell_others().await;

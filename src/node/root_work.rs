@@ -67,7 +67,7 @@ impl Node {
 /// The leader's own work, until the process ends.
 pub(super) async fn run(node: Arc<Node>) {
     loop {
-        tokio::time::sleep(LOOK).await;
+        node.env.look_every(LOOK).await;
         let Some(root) = node.leading_root() else {
             continue;
         };

@@ -17,9 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// How long heartbeats wait for others to the same node. Short: a reader whose question comes while
-/// one is on its way waits for its answer.
-const HEARTBEATS_WAIT: Duration = Duration::from_millis(2);
+/// Turns of Raft's own thread for which heartbeats wait for others to the same node: all groups
+/// that lead have theirs sent in the same turn, and each takes a few steps to come here. No time:
+/// a reader whose question comes while one is on its way waits for its answer.
+const HEARTBEATS_TURNS: usize = 2;
 /// Bytes of one message between nodes: below a frame's limit with one more entry.
 const GATHERED_BYTES_MAX: usize = 4 * MIB as usize;
 /// Messages to one node that wait; beyond it the sender is told that the node is not reachable.
@@ -46,15 +47,18 @@ struct Queues {
 /// [`PeerTransport`] over [`Peers`].
 pub struct Transport {
     env: Env,
+    raft_env: Env,
     peers: Arc<Peers>,
     queues: Mutex<BTreeMap<NodeId, Queues>>,
 }
 
 impl Transport {
-    /// `env` runs its tasks.
-    pub fn new(env: Env, peers: Arc<Peers>) -> Arc<Transport> {
+    /// `env` runs its tasks; those that gather heartbeats run beside Raft's own, by `raft_env`.
+    /// Those that send must not: they do the work of whole connections.
+    pub fn new(env: Env, raft_env: Env, peers: Arc<Peers>) -> Arc<Transport> {
         Arc::new(Transport {
             env,
+            raft_env,
             peers,
             queues: Mutex::default(),
         })
@@ -63,16 +67,20 @@ impl Transport {
     fn queues(&self, node: NodeId) -> Queues {
         let mut all = self.queues.lock();
         let made = all.entry(node).or_insert_with(|| Queues {
-            now: self.queue(node, Duration::ZERO),
-            heartbeats: self.queue(node, HEARTBEATS_WAIT),
+            now: self.queue(node, 0),
+            heartbeats: self.queue(node, HEARTBEATS_TURNS),
         });
         made.clone()
     }
 
-    fn queue(&self, node: NodeId, wait: Duration) -> mpsc::Sender<Waiting> {
+    fn queue(&self, node: NodeId, turns: usize) -> mpsc::Sender<Waiting> {
         let (send, receive) = mpsc::channel(QUEUED_MAX);
-        let carry = carry(self.env.clone(), self.peers.clone(), node, wait, receive);
-        self.env.spawn.spawn("raft messages", Box::pin(carry));
+        let carry = carry(self.env.clone(), self.peers.clone(), node, turns, receive);
+        let carried_by = match turns {
+            0 => &self.env,
+            _ => &self.raft_env,
+        };
+        carried_by.spawn.spawn("raft messages", Box::pin(carry));
         send
     }
 }
@@ -123,18 +131,18 @@ impl PeerTransport for Transport {
     }
 }
 
-/// Takes what waits for one node and sends it, until the transport is gone.
+/// Takes what waits for one node and has it sent by `env`, until the transport is gone.
 async fn carry(
     env: Env,
     peers: Arc<Peers>,
     node: NodeId,
-    wait: Duration,
+    turns: usize,
     mut queue: mpsc::Receiver<Waiting>,
 ) {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     while let Some(first) = queue.recv().await {
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
         }
         let permit = in_flight.clone().acquire_owned().await;
         let permit = permit.expect("never closed");

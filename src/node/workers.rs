@@ -18,10 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How often the fold looks whether there is work.
-const FOLD_LOOK: Duration = Duration::from_millis(50);
-/// How often the free space is looked at.
+/// How often the fold looks whether there is work. The overlay bounds what comes meanwhile.
+const FOLD_LOOK: Duration = Duration::from_millis(200);
+/// Pause of work that gives way to users' between two pieces.
+const PIECE_PAUSE: Duration = Duration::from_millis(50);
+/// How often the free space is looked at. While there is more of it than a fast disk can take
+/// until then (`LOW_SPACE_BYTES` in this time), there is one look instead of up to so many.
 const SPACE_LOOK: Duration = Duration::from_millis(200);
+const SPACE_LOOKS_MAX: u64 = 5;
 /// Folded entries at which a group's log is let go.
 const COMPACT_ENTRIES: u64 = 10_000;
 /// How often chores look for work.
@@ -61,7 +65,7 @@ pub(super) fn start(node: &Arc<Node>) {
 async fn slots_loop(node: Arc<Node>) {
     loop {
         match node.store.remove_slice(&node.env).await {
-            Ok(true) => tokio::time::sleep(FOLD_LOOK).await,
+            Ok(true) => tokio::time::sleep(PIECE_PAUSE).await,
             Ok(false) => tokio::time::sleep(SLOW_CHORES_EVERY).await,
             Err(error) => {
                 tracing::warn!(%error, "an unused slot could not be removed; again soon");
@@ -72,9 +76,12 @@ async fn slots_loop(node: Arc<Node>) {
 }
 
 async fn space_loop(node: Arc<Node>) {
+    let mut looks = 1;
     loop {
-        tokio::time::sleep(SPACE_LOOK).await;
-        node.look_at_space().await;
+        node.env.look_every(SPACE_LOOK * looks).await;
+        let times_low = node.look_at_space().await / LOW_SPACE_BYTES;
+        let allowed = times_low.saturating_sub(1).clamp(1, SPACE_LOOKS_MAX);
+        looks = u32::try_from(allowed).unwrap_or(1);
         if !node.low_space.load(Ordering::Relaxed)
             && let Err(error) = node.reserve.fill().await
         {
@@ -86,7 +93,7 @@ async fn space_loop(node: Arc<Node>) {
 async fn fold_loop(node: Arc<Node>) {
     let mut last = node.env.clock.now();
     loop {
-        tokio::time::sleep(FOLD_LOOK).await;
+        node.env.look_every(FOLD_LOOK).await;
         let waited = node.env.clock.now().saturating_sub(last);
         let due = waited >= node.store.options().after && node.store.active_bytes() > 0;
         if !due && !node.store.wants_fold() {
@@ -105,13 +112,14 @@ async fn fold_loop(node: Arc<Node>) {
 }
 
 impl Node {
-    /// Sees whether there is space for new data.
-    pub(super) async fn look_at_space(&self) {
+    /// Sees whether there is space for new data, and tells the bytes of it: none if that is not
+    /// known.
+    pub(super) async fn look_at_space(&self) -> u64 {
         let space = match self.env.disk.space(&self.data).await {
             Ok(space) => space,
             Err(error) => {
                 tracing::warn!(%error, "the free space cannot be asked for");
-                return;
+                return 0;
             }
         };
         let low = space.available < LOW_SPACE_BYTES;
@@ -122,6 +130,7 @@ impl Node {
                 "space for new data has changed"
             );
         }
+        space.available
     }
 
     /// # Errors
@@ -288,7 +297,7 @@ async fn expire_versions(shard: &Arc<Group>) -> Result<()> {
             return Ok(());
         }
         behind = done.next;
-        tokio::time::sleep(FOLD_LOOK).await;
+        tokio::time::sleep(PIECE_PAUSE).await;
     }
 }
 
@@ -304,7 +313,7 @@ async fn trim_changes(shard: &Arc<Group>) -> Result<()> {
             .proposer
             .chore(Chore::TrimChanges { upto, rows: ROWS })
             .await?;
-        tokio::time::sleep(FOLD_LOOK).await;
+        tokio::time::sleep(PIECE_PAUSE).await;
     }
 }
 

@@ -7,6 +7,7 @@ use super::log::{self, GroupLog, Installing, LogStore};
 use super::machine::Machine;
 use super::message::{Answer, Ask, Candidacy, Envelope};
 use super::network::Links;
+use super::runtime::Ticks;
 use super::sends::Sends;
 use super::{GroupStatus, PeerTransport, Reply, StateMachine, Timers, members, refusal, stored};
 use crate::codec;
@@ -20,10 +21,10 @@ use futures::FutureExt;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
-use openraft::{Config, Raft, RaftMetrics, SnapshotPolicy};
+use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -151,13 +152,14 @@ impl RaftGroup {
             Machine::new(state.clone()),
         );
         // Tasks of openraft draw from this seed; outside of it they could not even ask.
-        let raft = Runtime::scope(env.rng.u64(), started)
+        let ticks = Ticks::new(timers, env.clock.now());
+        let raft = Runtime::scope(env.rng.u64(), ticks.scope(started))
             .await
             .map_err(|e| Error::failed(format!("cannot start group {group} ({e})")))?;
         let lease = barrier::lease(timers);
         let (barrier, serve) = Barrier::new(raft.clone(), asking, env.clock.clone(), lease);
         env.spawn.spawn("raft-read-barrier", Box::pin(serve));
-        Ok(Arc::new(RaftGroup {
+        let started = Arc::new(RaftGroup {
             group,
             replica,
             raft,
@@ -175,7 +177,10 @@ impl RaftGroup {
             barrier,
             lease: timers.election_max,
             votes_from: Instant::now() + timers.election_max,
-        }))
+        });
+        let signs = signs_of_life(Arc::downgrade(&started), ticks);
+        started.spawn.spawn("raft-heartbeats", Box::pin(signs));
+        Ok(started)
     }
 
     /// Proposes a command and waits until it is applied here. Calls may overlap: they travel
@@ -427,14 +432,13 @@ impl RaftGroup {
     /// Waits until this replica does nothing any more: its log or its state failed, or it was
     /// shut down.
     pub async fn ended(&self) -> Error {
-        let mut metrics = self.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_and_update().running_state {
-                return refusal::fatal(fatal);
-            }
-            if metrics.changed().await.is_err() {
-                return refusal::stopped();
-            }
+        // These change seldom, and go with the core; the others at each of its turns, and whoever
+        // waits for a change of them wakes as often.
+        let mut server = self.raft.server_metrics();
+        while server.changed().await.is_ok() {}
+        match &self.raft.metrics().borrow_watched().running_state {
+            Err(fatal) => refusal::fatal(fatal),
+            Ok(()) => refusal::stopped(),
         }
     }
 
@@ -443,6 +447,21 @@ impl RaftGroup {
     pub async fn shutdown(&self) -> Result<()> {
         (self.raft.shutdown().await)
             .map_err(|e| Error::failed(format!("group {} did not stop cleanly ({e})", self.group)))
+    }
+}
+
+/// Has a leader speak up at the times that the leaders of all groups of its node share, until the
+/// replica ends: their messages to another node travel as one.
+async fn signs_of_life(replica: Weak<RaftGroup>, ticks: Ticks) {
+    loop {
+        tokio::time::sleep_until(ticks.heartbeat()).await;
+        let Some(replica) = replica.upgrade() else {
+            return;
+        };
+        let leads = replica.raft.metrics().borrow_watched().state == ServerState::Leader;
+        if leads && replica.raft.trigger().heartbeat().await.is_err() || replica.has_ended() {
+            return;
+        }
     }
 }
 
@@ -458,6 +477,8 @@ fn config(group: GroupId, timers: Timers) -> Result<Config> {
         heartbeat_interval: ms(timers.heartbeat),
         election_timeout_min: ms(timers.election_min),
         election_timeout_max: ms(timers.election_max),
+        // `signs_of_life` has them sent.
+        enable_heartbeat: false,
         snapshot_policy: SnapshotPolicy::Never,
         // Noting a fold lets nothing go by itself: `compact` says how much.
         max_in_snapshot_log_to_keep: u64::MAX,

@@ -2,6 +2,7 @@
 //! Called by every file of `raft`; nothing here leaves the module.
 
 use super::Reply;
+use super::runtime::TickingRuntime;
 use crate::store::wal::LogPosition;
 use crate::types::{LogIndex, NodeId};
 use bytes::Bytes;
@@ -10,11 +11,11 @@ use openraft::type_config::alias;
 use openraft::vote::RaftVote;
 use std::fmt;
 
-/// Tokio, with randomness from a seed that `RaftGroup::start` draws from the environment: tasks
-/// that openraft spawns derive their seeds from it, so a simulation repeats. It also keeps
+/// Tokio with shared ticks, and with randomness from a seed that `RaftGroup::start` draws from the
+/// environment: tasks that openraft spawns derive their seeds from it, so a simulation repeats. It also keeps
 /// openraft away from the operating system's random devices.
 #[allow(deprecated)] // The crate of this type is no direct dependency of ours.
-pub(super) type Runtime = DeterministicRng<openraft::impls::TokioRuntime>;
+pub(super) type Runtime = DeterministicRng<TickingRuntime>;
 
 openraft::declare_raft_types!(
     pub(super) Types:

@@ -5,6 +5,7 @@ use super::{RaftGroup, refusal};
 use crate::error::{Code, Error, Result};
 use crate::types::ReplicaId;
 use openraft::async_runtime::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
 use openraft::{RaftMetrics, ServerState};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -20,12 +21,21 @@ impl RaftGroup {
     /// # Errors
     /// `redirect` if another one leads at the deadline, else `unavailable`.
     pub async fn wait_leader(&self, deadline: Duration) -> Result<()> {
+        // These change seldom, the others at each turn of the core: who waits long wakes seldom.
+        let mut server = self.raft.server_metrics();
         let mut metrics = self.raft.metrics();
         let wait = async {
-            while !leads(&metrics.borrow_and_update()) {
-                metrics.changed().await.map_err(|_| refusal::stopped())?;
+            loop {
+                if leads(&metrics.borrow_and_update()) {
+                    return Ok(());
+                }
+                let elected = server.borrow_and_update().state == ServerState::Leader;
+                let changed = match elected {
+                    true => metrics.changed().await,
+                    false => server.changed().await,
+                };
+                changed.map_err(|_| refusal::stopped())?;
             }
-            Ok(())
         };
         if let Ok(outcome) = timeout(deadline, wait).await {
             return outcome;
@@ -40,6 +50,15 @@ impl RaftGroup {
                 self.group
             )),
         })
+    }
+
+    /// Waits while this replica leads in a term.
+    pub async fn wait_lead_ends(&self, term: u64) {
+        let mut server = self.raft.server_metrics();
+        let leads = |server: &RaftServerMetrics<Types>| {
+            server.state == ServerState::Leader && server.vote.leader_id.term == term
+        };
+        while leads(&server.borrow_and_update()) && server.changed().await.is_ok() {}
     }
 
     /// Asks a voter to take the lead over; returns before it has. Ignored when not the leader.

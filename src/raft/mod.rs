@@ -13,6 +13,7 @@
 //! | `log`, `machine`, `network` | openraft's three traits over ours; `network` sends images |
 //! | `seams`, `status` | what `node` implements, and what it is told |
 //! | `stored`, `message` | bytes in the log and between replicas |
+//! | `runtime` | when openraft's timers are looked at |
 //! | `kinds`, `refusal` | openraft's types and errors in our words |
 //!
 //! # Birth
@@ -107,6 +108,7 @@ mod members;
 mod message;
 mod network;
 mod refusal;
+mod runtime;
 mod seams;
 mod sends;
 mod status;
