@@ -43,7 +43,7 @@ impl Node {
         {
             Ok(PeerAnswer::Join(answer)) => answer,
             Ok(other) => JoinAnswer::Failed(super::peers::odd(&other)),
-            Err(error) => JoinAnswer::Failed(error),
+            Err(error) => JoinAnswer::Failed(self.peers.told(error)),
         }
     }
 

@@ -281,6 +281,22 @@ impl Peers {
         })
     }
 
+    /// What this node says to others of an error that it got from other nodes. That they refuse it,
+    /// since it was removed, concerns nobody who asks it something: another node is to be asked. A
+    /// removed node lives on for a few heartbeats.
+    pub fn told(&self, error: Error) -> Error {
+        let own = format!("node {} {REMOVED}", self.me);
+        match error.code {
+            Code::Denied if error.message.contains(&own) => Error {
+                code: Code::Unavailable,
+                hint: None,
+                ..error
+            }
+            .hint("ask another node"),
+            _ => error,
+        }
+    }
+
     async fn introduce(&self, node: NodeId, connection: &Connection) -> Result<()> {
         let meet = codec::encode(&PeerCall::Meet(self.life));
         let answer = connection.call(&meet, DIAL_TIMEOUT).await?;

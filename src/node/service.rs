@@ -107,7 +107,8 @@ async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
             ack,
         } => {
             let put = node.put_chunk(&caller, &ticket, (hash, len), ack, &mut stream);
-            let put = Box::pin(put).await.map_err(trouble_here);
+            let put = Box::pin(put).await;
+            let put = put.map_err(|error| trouble_here(node.peers.told(error)));
             let failed = put.is_err();
             let answer = put.map_or_else(Answer::Failed, |copies| Answer::PutChunk { copies });
             reply(&mut stream, &answer).await?;
@@ -127,9 +128,12 @@ async fn serve(node: Arc<Node>, incoming: Incoming) -> Result<()> {
         call => {
             let manages = matches!(call, Call::Admin(_) | Call::Fsck { .. } | Call::Gc { .. });
             let answer = node.answer(&caller, call).await;
-            let answer = answer.unwrap_or_else(|error| match manages {
-                true => Answer::Failed(error),
-                false => Answer::Failed(trouble_here(error)),
+            let answer = answer.unwrap_or_else(|error| {
+                let error = node.peers.told(error);
+                match manages {
+                    true => Answer::Failed(error),
+                    false => Answer::Failed(trouble_here(error)),
+                }
             });
             reply(&mut stream, &answer).await?;
             matches!(answer, Answer::Failed(_))
