@@ -20,7 +20,7 @@ fi
 
 rm -rf "dist/$name"
 mkdir -p "dist/$name/completions" "dist/$name/man"
-cp "$binary" README.md packaging/dfs.service "dist/$name/"
+cp "$binary" README.md LICENSE packaging/dfs.service "dist/$name/"
 for shell in bash zsh fish; do
     "$binary" completions "$shell" >"dist/$name/completions/dfs.$shell"
 done
