@@ -256,15 +256,16 @@ fn what_would_leave_too_few_is_refused_with_what_it_would_take() {
         &["node drain 3", "--force"],
     );
     cluster.kill(2);
-    until(Duration::from_secs(60), "the node is offline", || {
-        let ran = cluster.dfs(&["--json", "node", "ls"]);
-        ran.stdout.contains("\"offline\"")
-    });
-    // Its loss can be borne; that of one more cannot.
+    // Its loss can be borne; that of one more cannot, also while it seems to be there.
     let voters = [
         "would have 1 of 3 voters",
         "bring another of its nodes back",
     ];
+    refused(&cluster, &["node", "remove", "2", "--force"], &voters);
+    until(Duration::from_secs(60), "the node is offline", || {
+        let ran = cluster.dfs(&["--json", "node", "ls"]);
+        ran.stdout.contains("\"offline\"")
+    });
     refused(&cluster, &["node", "remove", "2", "--force"], &voters);
     refused(&cluster, &drain, &copies);
     cluster.dfs(&["node", "drain", "9"]).fails(3);

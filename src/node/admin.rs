@@ -16,6 +16,8 @@ use crate::root::{self, RootCommand};
 use crate::shard;
 use crate::store::overlay::View as StoreView;
 use crate::types::{DfsPath, GroupId, NodeId, ReadLevel};
+use futures::future::join_all;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -177,7 +179,7 @@ impl Node {
             // Asked again perhaps, by whom the answer did not reach.
             "removed" => return Ok(AdminAnswer::Done(format!("node {node} is out already"))),
             "drained" => {}
-            _ if force => self.must_keep_quorum(node)?,
+            _ if force => self.must_keep_quorum(node).await?,
             state => {
                 let why = format!("node {node} is {state}: it has replicas or chunks");
                 return Err(Error::new(Code::Conflict, why).hint(format!(
@@ -193,16 +195,26 @@ impl Node {
         )))
     }
 
-    /// Whoever is taken out by force must not be needed for a majority of a group.
-    fn must_keep_quorum(&self, node: NodeId) -> Result<()> {
+    /// Whoever is taken out by force must not be needed for a majority of a group. Those that are
+    /// counted must answer now: one that has just died is not known to be silent yet, and without
+    /// both of two nodes the group would be closed for ever.
+    async fn must_keep_quorum(&self, node: NodeId) -> Result<()> {
         let view = self.views.now();
-        for place in &view.groups {
-            let alive = |(_, voter): &&(crate::types::ReplicaId, NodeId)| {
-                *voter != node && !view.offline.contains(voter)
-            };
-            let votes = place.voters.iter().any(|(_, voter)| *voter == node);
-            let left = place.voters.iter().filter(alive).count();
-            if votes && left < place.voters.len() / 2 + 1 {
+        let places = view.groups.iter();
+        let places = places.filter(|place| place.voters.iter().any(|(_, voter)| *voter == node));
+        let places: Vec<_> = places.collect();
+        let voters = places.iter().flat_map(|place| &place.voters);
+        let voters: BTreeSet<NodeId> = voters.map(|(_, voter)| *voter).collect();
+        let others = voters.into_iter().filter(|voter| *voter != node);
+        let asked = others.map(async |voter| self.answers(voter).await.then_some(voter));
+        let alive: BTreeSet<NodeId> = join_all(asked).await.into_iter().flatten().collect();
+        for place in places {
+            let left = place
+                .voters
+                .iter()
+                .filter(|(_, voter)| alive.contains(voter));
+            let left = left.count();
+            if left < place.voters.len() / 2 + 1 {
                 let why = format!(
                     "group {} ({}) would have {left} of {} voters",
                     place.group,
@@ -214,6 +226,11 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Whether a node answers a question.
+    async fn answers(&self, node: NodeId) -> bool {
+        node == self.id || (self.peers.call(node, &PeerCall::Repairs, ASK_TIMEOUT).await).is_ok()
     }
 
     fn ring_view(&self) -> RingView {
