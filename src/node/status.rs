@@ -3,6 +3,7 @@
 
 use super::Node;
 use super::group::RootGroup;
+use super::liveness::ONLINE_WITHIN;
 use super::metrics::gauge;
 use super::peers::odd;
 use crate::error::Result;
@@ -269,7 +270,8 @@ fn node_view(
         .unwrap_or(100);
     let used = 100 - free.min(100);
     let mut state = "healthy";
-    if offline || beat.is_none() {
+    let online = heard.is_some_and(|(_, age, _)| u128::from(*age) <= ONLINE_WITHIN.as_millis());
+    if offline || !online {
         state = if offline { "offline" } else { "silent" };
         health.yellow(format!("node {} is {state}", info.node));
     } else if used > DISK_CRITICAL {
@@ -364,7 +366,7 @@ fn copies(ring: RingHealth, epochs: usize, health: &mut Health) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::RepairView;
+    use crate::proto::{Life, RepairView};
 
     fn heard(node: u64, (missing, lost, surplus): (u64, u64, u64)) -> Heard {
         let node = NodeId(node);
@@ -395,5 +397,30 @@ mod tests {
         let mut health = Health::default();
         copies(ring, 1, &mut health);
         assert_eq!((health.word(), health.reasons.len()), ("red", 2));
+    }
+
+    #[test]
+    fn a_node_that_is_not_heard_of_any_more_is_not_healthy() {
+        let info = NodeInfo {
+            node: NodeId(3),
+            address: "10.0.0.3:7440".into(),
+            zone: String::new(),
+            rack: String::new(),
+            life: Life::default(),
+            version: String::new(),
+            weight: 1,
+            state: NodeState::Member,
+        };
+        let state_after = |silent_ms: Option<u64>, offline: bool| {
+            let heard = silent_ms.map(|age| (NodeId(3), age, Beat::default()));
+            let mut health = Health::default();
+            let view = node_view(&info, heard.as_ref(), offline, &mut health);
+            (view.state, health.word())
+        };
+        let silent = ("silent".to_owned(), "yellow");
+        assert_eq!(state_after(Some(5_000), false).0, "healthy");
+        assert_eq!(state_after(Some(5_001), false), silent);
+        assert_eq!(state_after(None, false), silent);
+        assert_eq!(state_after(Some(60_000), true).0, "offline");
     }
 }
