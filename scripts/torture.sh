@@ -12,7 +12,7 @@
 # --quick     without the tests that only this script runs beside it
 #
 # DFS_TEST_BINARY names another program to torture. Needs 9 GB in $TMPDIR,
-# and half a GB more a minute. A failure leaves the nodes' directories and the clients' journals
+# and up to 0.8 GB more a minute. A failure leaves the nodes' directories and the clients' journals
 # behind and says where.
 set -euo pipefail
 cd "$(dirname "$0")/.."

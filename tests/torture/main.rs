@@ -29,7 +29,7 @@ const NODES: usize = 3;
 /// A disk of a node: what it reserves and prefers to have free, and what four clients put in a
 /// minute, of which nothing is let go.
 const DISK_MIB: u64 = 3_000;
-const DISK_MIB_A_MINUTE: f64 = 160.0;
+const DISK_MIB_A_MINUTE: f64 = 240.0;
 /// From the end of a trouble until a new client is served. What has to hold is 10 s; a debug build
 /// on a machine with other work gets more.
 const SERVES_WITHIN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 10 });
