@@ -14,11 +14,15 @@ use crate::types::{ChunkHash, Epoch, GroupId, LogIndex, NodeId, ReadLevel, Repli
 use bytes::Bytes;
 use futures::future::join_all;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// References looked at in one question.
 const WANTED_MAX: u32 = 20_000;
 /// Bytes of log entries in one answer.
 const ENTRIES_BYTES_MAX: usize = 1 << 20;
+/// A heartbeat that is not answered by then is not: less than the three quarters of their interval
+/// (75 ms) for which a leader waits.
+const HEARTBEAT_WITHIN: Duration = Duration::from_millis(35);
 
 /// One stream of another node. An error here is the stream's own.
 pub(super) async fn serve(node: Arc<Node>, from: NodeId, stream: &mut Stream) -> Result<()> {
@@ -82,7 +86,14 @@ impl Node {
                 let life = self.peers.life();
                 Ok(PeerAnswer::Met { life, yours })
             }
-            PeerCall::Raft(messages) => Ok(PeerAnswer::Raft(self.take_raft(messages).await)),
+            PeerCall::Raft(messages) => {
+                let answers = self.take_raft(messages, Duration::MAX).await;
+                Ok(PeerAnswer::Raft(answers))
+            }
+            PeerCall::Heartbeats(messages) => {
+                let answers = self.take_raft(messages, HEARTBEAT_WITHIN).await;
+                Ok(PeerAnswer::Raft(answers))
+            }
             PeerCall::Beat(beat) => self.serve_beat(from, *beat).await,
             PeerCall::View { known } => {
                 let view = match self.groups.root() {
@@ -171,12 +182,15 @@ impl Node {
         }
     }
 
-    /// Messages of one other node to replicas here, all at once.
-    async fn take_raft(&self, messages: Vec<RaftMessage>) -> Vec<Option<Bytes>> {
+    /// Messages of one other node to replicas here, all at once. The answers are one message too:
+    /// those that take longer than `within` are left out.
+    async fn take_raft(&self, messages: Vec<RaftMessage>, within: Duration) -> Vec<Option<Bytes>> {
         let taken = messages.into_iter().map(|message| async move {
             let raft = self.groups.raft(message.group)?;
-            let answered = raft.receive(message.bytes).await;
+            // Given up, the message still has its effect.
+            let answered = tokio::time::timeout(within, raft.receive(message.bytes)).await;
             answered
+                .unwrap_or_else(|_| Err(Error::unavailable("the replica takes too long")))
                 .inspect_err(|error| tracing::debug!(group = %message.group, %error, "a message"))
                 .ok()
         });

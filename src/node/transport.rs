@@ -67,18 +67,18 @@ impl Transport {
     fn queues(&self, node: NodeId) -> Queues {
         let mut all = self.queues.lock();
         let made = all.entry(node).or_insert_with(|| Queues {
-            now: self.queue(node, 0),
-            heartbeats: self.queue(node, HEARTBEATS_TURNS),
+            now: self.queue(node, Urgency::Now),
+            heartbeats: self.queue(node, Urgency::Heartbeat),
         });
         made.clone()
     }
 
-    fn queue(&self, node: NodeId, turns: usize) -> mpsc::Sender<Waiting> {
+    fn queue(&self, node: NodeId, kind: Urgency) -> mpsc::Sender<Waiting> {
         let (send, receive) = mpsc::channel(QUEUED_MAX);
-        let carry = carry(self.env.clone(), self.peers.clone(), node, turns, receive);
-        let carried_by = match turns {
-            0 => &self.env,
-            _ => &self.raft_env,
+        let carry = carry(self.env.clone(), self.peers.clone(), node, kind, receive);
+        let carried_by = match kind {
+            Urgency::Now => &self.env,
+            Urgency::Heartbeat => &self.raft_env,
         };
         carried_by.spawn.spawn("raft messages", Box::pin(carry));
         send
@@ -136,10 +136,14 @@ async fn carry(
     env: Env,
     peers: Arc<Peers>,
     node: NodeId,
-    turns: usize,
+    kind: Urgency,
     mut queue: mpsc::Receiver<Waiting>,
 ) {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    let turns = match kind {
+        Urgency::Now => 0,
+        Urgency::Heartbeat => HEARTBEATS_TURNS,
+    };
     while let Some(first) = queue.recv().await {
         for _ in 0..turns {
             tokio::task::yield_now().await;
@@ -157,14 +161,14 @@ async fn carry(
         }
         let peers = peers.clone();
         let sending = async move {
-            send(&peers, node, batch).await;
+            send(&peers, node, kind, batch).await;
             drop(permit);
         };
         env.spawn.spawn("raft message", Box::pin(sending));
     }
 }
 
-async fn send(peers: &Peers, node: NodeId, batch: Vec<Waiting>) {
+async fn send(peers: &Peers, node: NodeId, kind: Urgency, batch: Vec<Waiting>) {
     let timeout = batch.iter().map(|waiting| waiting.timeout).max();
     let timeout = timeout.unwrap_or_default();
     let mut messages = Vec::with_capacity(batch.len());
@@ -173,7 +177,11 @@ async fn send(peers: &Peers, node: NodeId, batch: Vec<Waiting>) {
         messages.push(waiting.message);
         answers.push(waiting.answer);
     }
-    let answered = peers.call(node, &PeerCall::Raft(messages), timeout).await;
+    let call = match kind {
+        Urgency::Now => PeerCall::Raft(messages),
+        Urgency::Heartbeat => PeerCall::Heartbeats(messages),
+    };
+    let answered = peers.call(node, &call, timeout).await;
     let failed = match answered {
         Ok(PeerAnswer::Raft(replies)) if replies.len() == answers.len() => {
             for (answer, reply) in answers.into_iter().zip(replies) {

@@ -135,6 +135,11 @@ pub enum PeerCall {
     },
     /// Where a group's log ends there; of one whose own end may be lost.
     LogEnd(GroupId),
+    /// As `Raft`, of messages that are no use when they are old: what is not answered at once is
+    /// left out, so that one replica that waits for its disk does not keep back the answers of all.
+    Heartbeats(
+        #[serde(deserialize_with = "codec::at_most::<_, _, RAFT_MESSAGES_MAX>")] Vec<RaftMessage>,
+    ),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
