@@ -12,8 +12,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Sleep;
+
+/// Between two tries of a sender that cannot be told when there is room.
+const PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -40,6 +45,7 @@ impl AsyncUdpSocket for Socket {
         Box::pin(Room {
             socket: self,
             waiting: None,
+            pause: None,
         })
     }
 
@@ -60,8 +66,9 @@ impl AsyncUdpSocket for Socket {
         loop {
             let mut ready = ready!(self.io.poll_read_ready(context))?;
             let received = ready.try_io(|io| self.state.recv(io.get_ref().into(), buffers, meta));
-            if let Ok(received) = received {
-                return Poll::Ready(received);
+            // An error ends the endpoint, and all that this socket can say concerns one packet.
+            if let Ok(Ok(received)) = received {
+                return Poll::Ready(Ok(received));
             }
         }
     }
@@ -96,27 +103,51 @@ struct Room {
     socket: Arc<Socket>,
     /// Registered for room alone: a descriptor of its own of the same socket.
     waiting: Option<AsyncFd<OwnedFd>>,
+    /// Instead, where there is no descriptor left.
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Room {
+    fn register(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        let own = self.socket.io.get_ref().try_clone()?;
+        registered(OwnedFd::from(own), Interest::WRITABLE)
+    }
+
+    /// Ready when a send is worth another try.
+    fn poll_room(&mut self, context: &mut Context) -> Poll<()> {
+        if let Some(pause) = &mut self.pause {
+            return pause.as_mut().poll(context);
+        }
+        let waiting = match self.waiting.take() {
+            Some(waiting) => Ok(waiting),
+            None => self.register(),
+        };
+        // An error would leave a connection behind that does nothing and does not end.
+        let room = waiting.map(|waiting| {
+            let writable = waiting.poll_write_ready(context).is_ready();
+            if !writable {
+                self.waiting = Some(waiting);
+            }
+            writable
+        });
+        match room {
+            Ok(true) => Poll::Ready(()),
+            Ok(false) => Poll::Pending,
+            Err(_) => {
+                let pause = self.pause.insert(Box::pin(tokio::time::sleep(PAUSE)));
+                pause.as_mut().poll(context)
+            }
+        }
+    }
 }
 
 impl UdpPoller for Room {
     fn poll_writable(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<io::Result<()>> {
         if self.socket.full.load(Ordering::Relaxed) {
-            let waiting = match self.waiting.take() {
-                Some(waiting) => waiting,
-                None => {
-                    let own = self.socket.io.get_ref().try_clone()?;
-                    registered(OwnedFd::from(own), Interest::WRITABLE)?
-                }
-            };
-            let writable = waiting.poll_write_ready(context).map_ok(drop);
-            if writable.is_pending() {
-                self.waiting = Some(waiting);
-                return Poll::Pending;
-            }
-            ready!(writable)?;
+            ready!(self.poll_room(context));
             self.socket.full.store(false, Ordering::Relaxed);
         }
-        self.waiting = None;
+        (self.waiting, self.pause) = (None, None);
         Poll::Ready(Ok(()))
     }
 }
@@ -127,7 +158,6 @@ mod tests {
     use crate::net::runtime::PatientRuntime;
     use quinn::Runtime;
     use std::future::poll_fn;
-    use std::time::Duration;
     use tokio::time::timeout;
 
     fn transmit(to: SocketAddr, contents: &[u8]) -> Transmit<'_> {
