@@ -15,7 +15,7 @@ use crate::ring::{self, Ring};
 use crate::root::{self, RootCommand};
 use crate::shard;
 use crate::store::overlay::View as StoreView;
-use crate::types::{DfsPath, GroupId, NodeId, ReadLevel};
+use crate::types::{DfsPath, GroupId, NodeId, ReadLevel, ReplicaId};
 use futures::future::join_all;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -209,11 +209,11 @@ impl Node {
         let asked = others.map(async |voter| self.answers(voter).await.then_some(voter));
         let alive: BTreeSet<NodeId> = join_all(asked).await.into_iter().flatten().collect();
         for place in places {
-            let left = place
-                .voters
-                .iter()
-                .filter(|(_, voter)| alive.contains(voter));
-            let left = left.count();
+            let voters = place.voters.iter();
+            let counts = |(replica, voter): &&(ReplicaId, NodeId)| {
+                alive.contains(voter) && !place.broken.contains(replica)
+            };
+            let left = voters.filter(counts).count();
             if left < place.voters.len() / 2 + 1 {
                 let why = format!(
                     "group {} ({}) would have {left} of {} voters",
