@@ -4,9 +4,10 @@
 //! The CA's key is a record of the root group, sealed with a key that members of the group have in
 //! their directories and give to each other. A copy of the records alone opens nothing.
 //!
-//! Invariant: whoever is made a voter of the root group has that key (`membership`). So the CA
-//! survives what the group survives; else the loss of the node that founded the cluster, moments
-//! after two others came, would have ended all joining and renewing for ever.
+//! Invariant: whoever is made a voter of the root group has that key, as long as a voter has it
+//! (`membership`). So the CA survives what the group survives; else the loss of the node that
+//! founded the cluster, moments after two others came, would have ended all joining and renewing
+//! for ever.
 
 use super::Node;
 use super::peers::odd;

@@ -220,7 +220,7 @@ impl Node {
     }
 
     /// Nodes that may not vote in a group: in the root group those that have not told this leader
-    /// of it that they can open the CA.
+    /// of it that they can open the CA. Of those that have been silent for long nothing is hoped.
     fn without_seal(&self, group: GroupId) -> BTreeSet<NodeId> {
         let root = self.groups.root().filter(|_| group == GroupId::ROOT);
         let Some(root) = root else {
@@ -228,17 +228,15 @@ impl Node {
         };
         let now = self.env.clock.now();
         let heard = self.liveness(&root);
-        let opens = |node: &NodeId| {
-            heard
-                .last(*node, now)
-                .is_some_and(|(_, beat)| beat.opens_ca)
+        let opens = |node: NodeId| match heard.last(node, now) {
+            _ if heard.silence(node, now) >= self.offline_after => Some(false),
+            last => last.map(|(_, beat)| beat.opens_ca),
         };
         let members = root.raft.members();
-        let nodes = members.voters.iter().chain(&members.learners);
-        nodes
-            .map(|(_, node)| *node)
-            .filter(|node| !opens(node))
-            .collect()
+        let nodes = |replicas: &[(ReplicaId, NodeId)]| -> Vec<NodeId> {
+            replicas.iter().map(|(_, node)| *node).collect()
+        };
+        cannot_open(&nodes(&members.voters), &nodes(&members.learners), opens)
     }
 
     fn is_stuck(
@@ -339,5 +337,41 @@ impl Node {
         })?;
         raft.read_barrier().await?;
         Ok(raft.is_member(replica))
+    }
+}
+
+/// Of the members of the root group those that cannot open the CA. `opens`: what a node says of it,
+/// `None` if it was not heard of yet. Nobody, where no voter can: there is nothing to wait for, and
+/// the group must not be lost as well.
+fn cannot_open(
+    voters: &[NodeId],
+    learners: &[NodeId],
+    opens: impl Fn(NodeId) -> Option<bool>,
+) -> BTreeSet<NodeId> {
+    if voters.iter().all(|voter| opens(*voter) == Some(false)) {
+        return BTreeSet::new();
+    }
+    let members = voters.iter().chain(learners).copied();
+    members.filter(|node| opens(*node) != Some(true)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_open_the_ca_waits_as_long_as_somebody_may() {
+        let [founder, second, learner] = [1, 2, 3].map(NodeId);
+        let who = |said: [Option<bool>; 3]| -> Vec<u64> {
+            let opens = |node: NodeId| said[node.0 as usize - 1];
+            let found = cannot_open(&[founder, second], &[learner], opens);
+            found.into_iter().map(|node| node.0).collect()
+        };
+        let (yes, no) = (Some(true), Some(false));
+        assert_eq!(who([yes, yes, no]), [3]);
+        assert_eq!(who([yes, yes, yes]), [0; 0]);
+        assert_eq!(who([no, yes, None]), [1, 3]);
+        assert_eq!(who([None, no, no]), [1, 2, 3], "it may have it");
+        assert_eq!(who([no, no, no]), [0; 0], "lost");
     }
 }

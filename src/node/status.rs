@@ -170,9 +170,12 @@ impl Node {
         for (group, _, why) in self.groups.waiting() {
             reasons.push(format!("its replica of group {group} is not open ({why})"));
         }
-        let in_root = self.groups.root().map(|root| root.raft.members().voters);
-        let votes = in_root.is_some_and(|voters| voters.iter().any(|(_, node)| *node == self.id));
-        if votes && !self.identity.opens_ca() {
+        let in_root = self.groups.root().is_some_and(|root| {
+            let members = root.raft.members();
+            let mut all = members.voters.iter().chain(&members.learners);
+            all.any(|(_, node)| *node == self.id)
+        });
+        if in_root && !self.identity.opens_ca() {
             reasons.push(
                 "the key that opens the cluster's CA is not in its directory (`ca.seal`); it is \
                  fetched from the other members of the root group"
