@@ -7,10 +7,10 @@ use super::{
     AppliedMark, Committed, CommittedWhat, CutImage, PeerTransport, RaftGroup, ReceivedImage,
     Reply, Route, StagedImage, StateMachine, Timers, Urgency, group, seed_members,
 };
-use crate::env::{Env, sim};
+use crate::env::{Clock, Env, sim};
 use crate::error::{Error, Result};
 use crate::store::wal::{Flushed, GroupState, LogEntry, LogPosition};
-use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
+use crate::types::{GroupId, LogIndex, NodeId, ReplicaId, WallTime};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -439,6 +439,23 @@ pub(super) struct Replica {
     pub(super) group: Option<Arc<RaftGroup>>,
 }
 
+/// The clock of one node: what it shows has nothing to do with another's.
+struct Ahead(Arc<sim::SimClock>, Duration);
+
+impl Clock for Ahead {
+    fn now(&self) -> Duration {
+        self.0.now() + self.1
+    }
+
+    fn slept(&self) -> Duration {
+        self.0.slept()
+    }
+
+    fn wall(&self) -> WallTime {
+        self.0.wall()
+    }
+}
+
 /// A group in one process.
 pub(super) struct Cluster {
     pub(super) env: Env,
@@ -572,8 +589,10 @@ impl Cluster {
     /// Starts a replica on what it has.
     pub(super) async fn run(&mut self, id: u64) {
         let replica = self.replicas.get_mut(&id).unwrap();
+        let mut env = self.env.clone();
+        env.clock = Arc::new(Ahead(self.clock.clone(), Duration::from_millis(id * 29)));
         let group = RaftGroup::start_on(
-            self.env.clone(),
+            env,
             GROUP,
             ReplicaId(id),
             replica.log.clone(),

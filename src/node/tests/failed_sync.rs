@@ -7,7 +7,7 @@
 use super::crash::{Reference, recovers, reference};
 use super::play::Client;
 use super::{Life, run};
-use crate::env::sim::{Fault, OpKind, SimDisk};
+use crate::env::sim::{Fault, FaultError, OpKind, SimDisk};
 
 /// Disks, of which each draws for itself what a failed sync leaves.
 const SEEDS: std::ops::Range<u64> = 21..24;
@@ -61,18 +61,34 @@ fn works_on(reference: &Reference, disk: SimDisk, client: &Client, what: &str) {
 
 /// Lets one operation fail, then another, ...: at least so many of them end the process.
 fn each_failure(op: OpKind, path: &str, which: impl Iterator<Item = u64>, at_least: u64) {
+    each_end(op, path, which, at_least, FaultError::Eio);
+}
+
+/// The same where the process is killed in that operation.
+fn each_kill(op: OpKind, path: &str, which: impl Iterator<Item = u64>, at_least: u64) {
+    each_end(op, path, which, at_least, FaultError::PowerCut);
+}
+
+fn each_end(
+    op: OpKind,
+    path: &str,
+    which: impl Iterator<Item = u64>,
+    at_least: u64,
+    error: FaultError,
+) {
     let reference = reference();
     let (mut failed, seeds) = (0, SEEDS.end - SEEDS.start);
     for (after, seed) in which.flat_map(|after| SEEDS.map(move |seed| (after, seed))) {
         let fault = Fault {
             after,
+            error,
             ..Fault::once(op, path)
         };
         let Some((disk, client)) = first_life(&reference, seed, fault) else {
             continue;
         };
         failed += 1;
-        let what = format!("{op:?} of {path} fails after {after}, seed {seed}");
+        let what = format!("{op:?} of {path} ends in {error:?} after {after}, seed {seed}");
         works_on(&reference, disk, &client, &what);
     }
     assert!(
@@ -112,4 +128,7 @@ fn after_a_kill_nothing_is_built_on_what_is_not_on_disk() {
         let what = format!("killed at {at}");
         works_on(&reference, disk.kill(), &client, &what);
     }
+    // What the stride may step over.
+    each_kill(OpKind::SyncDir, "/chunks/", 0..6, 3);
+    each_kill(OpKind::Sync, "/packs/", 0..8, 3);
 }

@@ -45,6 +45,8 @@ pub enum FaultError {
     Eio,
     /// The disk is full (ENOSPC).
     NoSpace,
+    /// The power goes while it runs.
+    PowerCut,
 }
 
 /// Operations that will fail.
@@ -141,6 +143,10 @@ impl Plan {
                 fault.times = fault
                     .times
                     .saturating_sub(u64::from(fault.times != u64::MAX));
+                if fault.error == FaultError::PowerCut {
+                    self.crashed = true;
+                    return Ok(Verdict::PowerCut);
+                }
                 return Ok(Verdict::Fail(fault.error));
             }
         }
@@ -154,6 +160,7 @@ impl From<FaultError> for io::Error {
         match error {
             FaultError::Eio => Errno::IO.into(),
             FaultError::NoSpace => Errno::NOSPC.into(),
+            FaultError::PowerCut => crashed(),
         }
     }
 }
