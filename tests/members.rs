@@ -118,10 +118,11 @@ fn the_founder_may_be_lost_as_soon_as_three_vote() {
     for _ in 0..3 {
         cluster.join();
     }
-    until(HEALTHY_WITHIN, "three replicas of the root group", || {
-        cluster.status()["shards"][0]["replicas"]
-            .as_array()
-            .is_some_and(|replicas| replicas.len() == 3)
+    until(HEALTHY_WITHIN, "three replicas of each group", || {
+        let status = cluster.status();
+        let groups = status["shards"].as_array().cloned().unwrap_or_default();
+        let whole = |group: &serde_json::Value| group["replicas"].as_array().unwrap().len() == 3;
+        groups.len() == 2 && groups.iter().all(whole)
     });
     let lost = cluster.members[0].id;
     cluster.kill(0);

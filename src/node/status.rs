@@ -3,7 +3,7 @@
 
 use super::Node;
 use super::group::RootGroup;
-use super::liveness::ONLINE_WITHIN;
+use super::liveness::{ONLINE_WITHIN, prefix_of};
 use super::metrics::gauge;
 use super::peers::odd;
 use crate::error::Result;
@@ -12,7 +12,7 @@ use crate::proto::{
     Beat, GroupPlace, GroupView, NodeInfo, NodeState, NodeView, Overview, PeerAnswer, PeerCall,
     RingHealth, StatusView,
 };
-use crate::types::NodeId;
+use crate::types::{GroupId, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,8 +127,14 @@ impl Node {
             .iter()
             .map(|place| group_view(place, wanted, &mut health))
             .collect();
-        if groups.is_empty() {
-            health.red("nothing is heard of any group".into());
+        // The groups that every cluster has.
+        for group in [GroupId::ROOT, GroupId::FIRST] {
+            if groups.iter().all(|heard| heard.group != group) {
+                let prefix = prefix_of(group);
+                health.red(format!(
+                    "group {group} ({prefix}): nobody says that he leads it"
+                ));
+            }
         }
         for node in &mut nodes {
             let leads = groups

@@ -108,7 +108,11 @@ impl Client {
                 asked.and(folded)
             }
             Step::Chunks(chunks) => {
-                let puts = chunks.iter().map(|bytes| put_chunk(life, bytes));
+                // What is here already is not sent, as between clients and nodes.
+                let hashes = chunks.iter().map(|bytes| ChunkHash::of(bytes)).collect();
+                let here = life.node.chunks.have_many(hashes).await?;
+                let missing = chunks.iter().zip(here).filter(|(_, here)| here.is_none());
+                let puts = missing.map(|(bytes, _)| put_chunk(life, bytes));
                 futures::future::join_all(puts).await.into_iter().collect()
             }
             Step::Drop(chunks) => {
