@@ -34,6 +34,7 @@ fn first_life(reference: &Reference, seed: u64, fault: Fault) -> Option<(SimDisk
 /// The second process works on what the first left in memory; then the power goes.
 fn works_on(reference: &Reference, disk: SimDisk, client: &Client, what: &str) {
     let mut client = client.clone();
+    client.asks_first = true;
     let (disk, client) = run(async {
         let life = Life::start(&disk)
             .await

@@ -26,6 +26,8 @@ type Given = (usize, u16, usize);
 pub struct Client {
     /// Steps that were answered wholly.
     pub done: usize,
+    /// Sends no chunk that is there already, as clients do.
+    pub asks_first: bool,
     seqs: BTreeMap<u16, u64>,
     /// Requests of the step under way, and what was answered of them.
     asked: BTreeMap<u16, Request>,
@@ -108,9 +110,11 @@ impl Client {
                 asked.and(folded)
             }
             Step::Chunks(chunks) => {
-                // What is here already is not sent, as between clients and nodes.
-                let hashes = chunks.iter().map(|bytes| ChunkHash::of(bytes)).collect();
-                let here = life.node.chunks.have_many(hashes).await?;
+                let mut here = vec![None; chunks.len()];
+                if self.asks_first {
+                    let hashes = chunks.iter().map(|bytes| ChunkHash::of(bytes)).collect();
+                    here = life.node.chunks.have_many(hashes).await?;
+                }
                 let missing = chunks.iter().zip(here).filter(|(_, here)| here.is_none());
                 let puts = missing.map(|(bytes, _)| put_chunk(life, bytes));
                 futures::future::join_all(puts).await.into_iter().collect()
