@@ -112,10 +112,7 @@ fn a_wiped_node_joins_under_a_new_number_and_is_filled() {
     cluster.dfs(&["fsck"]).ok();
 }
 
-/// Not run by itself: `status` counts the voters of a joint configuration too, so that now and then
-/// this kills the founder while its vote is still needed.
 #[test]
-#[ignore = "status does not tell when a change of voters is complete"]
 fn the_founder_may_be_lost_as_soon_as_three_vote() {
     let mut cluster = Cluster::empty(&[]);
     for _ in 0..3 {
@@ -165,10 +162,7 @@ fn an_old_copy_of_a_data_directory_is_refused() {
     cluster.run(2);
     cluster.until_health("green", HEALTHY_WITHIN);
     assert_eq!(cluster.dfs_at(2, &["cat", "/later"]).ok(), "later");
-    // Another node may just be dialling the one that was not there.
-    until(HEALTHY_WITHIN, "fsck is clean", || {
-        cluster.dfs(&["fsck"]).status == 0
-    });
+    cluster.dfs(&["fsck"]).ok();
 }
 
 #[test]

@@ -209,7 +209,7 @@ impl Node {
         let asked = others.map(async |voter| self.answers(voter).await.then_some(voter));
         let alive: BTreeSet<NodeId> = join_all(asked).await.into_iter().flatten().collect();
         for place in places {
-            let voters = place.voters.iter();
+            let voters = place.settled_voters();
             let counts = |(replica, voter): &&(ReplicaId, NodeId)| {
                 alive.contains(voter) && !place.broken.contains(replica)
             };

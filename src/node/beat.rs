@@ -234,6 +234,7 @@ impl Node {
                 applied: LogIndex(status.applied),
                 leads,
                 voters: Vec::new(),
+                settled: Vec::new(),
                 learners: Vec::new(),
                 broken: false,
                 entries: 0,
@@ -242,6 +243,7 @@ impl Node {
             };
             if leads {
                 (replica.voters, replica.learners) = (status.voters, status.learners);
+                replica.settled = status.settled;
                 self.count_entries(group, &mut replica).await;
             }
             replicas.push(replica);
@@ -256,6 +258,7 @@ impl Node {
                 applied: LogIndex(0),
                 leads: false,
                 voters: Vec::new(),
+                settled: Vec::new(),
                 learners: Vec::new(),
                 broken: true,
                 entries: 0,

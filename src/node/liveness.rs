@@ -79,6 +79,7 @@ impl Liveness {
                     leader: fresh.then_some(*node),
                     term: replica.term,
                     voters: replica.voters.clone(),
+                    settled: replica.settled.clone(),
                     learners: replica.learners.clone(),
                     broken: self.broken(replica),
                     applied: replica.applied,

@@ -318,7 +318,7 @@ fn group_view(place: &GroupPlace, wanted: usize, health: &mut Health) -> GroupVi
     if place.leader.is_none() {
         health.red(format!("{name} has no leader"));
     }
-    let voters = place.voters.len();
+    let voters = place.settled_voters().count();
     if voters < wanted {
         health.yellow(format!("{name} has {voters} of {wanted} replicas"));
     }
@@ -329,7 +329,7 @@ fn group_view(place: &GroupPlace, wanted: usize, health: &mut Health) -> GroupVi
         group: place.group,
         prefix: place.prefix.clone(),
         leader: place.leader,
-        replicas: place.voters.iter().map(|(_, node)| *node).collect(),
+        replicas: place.settled_voters().map(|(_, node)| *node).collect(),
         term: place.term,
         applied: place.applied.0,
         entries: place.entries,

@@ -296,6 +296,8 @@ pub struct ReplicaBeat {
     pub leads: bool,
     /// Of the group, if it leads: who votes, and on which node each lives.
     pub voters: Vec<(ReplicaId, NodeId)>,
+    /// Those of them that vote whatever becomes of a change that is under way.
+    pub settled: Vec<ReplicaId>,
     pub learners: Vec<(ReplicaId, NodeId)>,
     /// It cannot be used any more and must be replaced.
     pub broken: bool,
@@ -324,6 +326,8 @@ pub struct GroupPlace {
     pub leader: Option<NodeId>,
     pub term: u64,
     pub voters: Vec<(ReplicaId, NodeId)>,
+    /// Those of them that vote whatever becomes of a change that is under way.
+    pub settled: Vec<ReplicaId>,
     pub learners: Vec<(ReplicaId, NodeId)>,
     /// Replicas that must be replaced, as their nodes say.
     pub broken: Vec<ReplicaId>,
@@ -331,6 +335,14 @@ pub struct GroupPlace {
     pub entries: u64,
     pub bytes: u64,
     pub deletions: u64,
+}
+
+impl GroupPlace {
+    /// The voters that count when it is told how many may be lost.
+    pub fn settled_voters(&self) -> impl Iterator<Item = &(ReplicaId, NodeId)> {
+        let settled = |(replica, _): &&(ReplicaId, NodeId)| self.settled.contains(replica);
+        self.voters.iter().filter(settled)
+    }
 }
 
 /// What every node knows of the cluster: the root group's records without its secrets but one.

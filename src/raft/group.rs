@@ -411,6 +411,10 @@ impl RaftGroup {
             applied: metrics.last_applied.as_ref().map_or(0, |id| id.index),
             last: metrics.last_log_index.unwrap_or(0),
             voters: known.voters,
+            settled: members::settled(
+                &metrics.membership_config,
+                &metrics.committed_membership_config,
+            ),
             learners: known.learners,
         }
     }

@@ -246,6 +246,20 @@ pub(super) fn members(stored: &StoredMembership) -> Members {
     }
 }
 
+/// Who votes in every set whose majority may be asked for: those of the newest members in the log
+/// and those of the newest that are committed.
+pub(super) fn settled(newest: &StoredMembership, committed: &StoredMembership) -> Vec<ReplicaId> {
+    let sets = [newest, committed].map(|known| known.membership().get_joint_config());
+    let mut sets = sets.into_iter().flatten();
+    let Some(mut everywhere) = sets.next().cloned() else {
+        return Vec::new();
+    };
+    for set in sets {
+        everywhere.retain(|voter| set.contains(voter));
+    }
+    everywhere.into_iter().map(ReplicaId).collect()
+}
+
 const NOTHING: LogPosition = LogPosition {
     term: 0,
     leader: 0,

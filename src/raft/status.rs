@@ -45,6 +45,9 @@ pub struct GroupStatus {
     pub last: u64,
     /// Who votes, and on which node each lives. While a change is under way: of both sets.
     pub voters: Vec<(ReplicaId, NodeId)>,
+    /// Those of `voters` that vote whatever becomes of a change that is under way or not yet known
+    /// to be committed: one that is not among them cannot stand in for another yet.
+    pub settled: Vec<ReplicaId>,
     /// Who gets all entries and does not vote.
     pub learners: Vec<(ReplicaId, NodeId)>,
 }

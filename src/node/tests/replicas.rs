@@ -62,6 +62,7 @@ fn a_node_tells_of_a_member_that_it_has_no_more() {
             leader: Some(PEER),
             term: status.term,
             voters: vec![(here, NodeId(1)), (ReplicaId(899), PEER)],
+            settled: vec![here, ReplicaId(899)],
             learners: Vec::new(),
             broken: Vec::new(),
             applied: LogIndex(1),
