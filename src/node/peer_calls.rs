@@ -82,6 +82,7 @@ impl Node {
                 if let Err(error) = self.peers.meet(from, life) {
                     tracing::warn!(node = %from, %error, "an overtaken life of a node was here");
                 }
+                self.peers.is_there(from);
                 let yours = self.peers.newest_life(from);
                 let life = self.peers.life();
                 Ok(PeerAnswer::Met { life, yours })

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// From the first packet to the answer of `Meet`.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,6 +46,8 @@ struct Line {
     connection: Mutex<Option<Connection>>,
     /// Held by the one who dials.
     dialling: tokio::sync::Mutex<Option<Failed>>,
+    /// Told when the node itself has connected.
+    there: Notify,
 }
 
 /// The last attempt, if it failed.
@@ -143,6 +146,12 @@ impl Peers {
         self.lives.lock().get(&node).copied().unwrap_or_default()
     }
 
+    /// A node has connected to this one: it can be reached now, also where it was dialled in vain
+    /// just before.
+    pub fn is_there(&self, node: NodeId) {
+        self.line(node).there.notify_waiters();
+    }
+
     /// What others say of this node's own lives.
     pub fn judge_own(&self, heard: Life) {
         let newer = heard.start > self.life.start
@@ -223,7 +232,7 @@ impl Peers {
         {
             return Err(failed.error.clone());
         }
-        match self.dial(node).await {
+        match self.dial_twice(node, &line).await {
             Ok(connection) => {
                 *last = None;
                 *line.connection.lock() = Some(connection.clone());
@@ -236,6 +245,17 @@ impl Peers {
                 });
                 Err(error)
             }
+        }
+    }
+
+    /// Dials, and once more from the beginning if the node itself connects meanwhile: what was sent
+    /// while it was down is not sent again before a second has passed. Not more often than once:
+    /// two that dial each other would stop each other for ever.
+    async fn dial_twice(&self, node: NodeId, line: &Line) -> Result<Connection> {
+        tokio::select! {
+            biased;
+            dialled = self.dial(node) => dialled,
+            () = line.there.notified() => self.dial(node).await,
         }
     }
 
