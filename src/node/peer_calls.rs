@@ -12,9 +12,12 @@ use crate::shard::{keys, read};
 use crate::store::overlay::View as StoreView;
 use crate::types::{ChunkHash, Epoch, GroupId, LogIndex, NodeId, ReadLevel, ReplicaId};
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// References looked at in one question.
 const WANTED_MAX: u32 = 20_000;
@@ -88,13 +91,10 @@ impl Node {
                 Ok(PeerAnswer::Met { life, yours })
             }
             PeerCall::Raft(messages) => {
-                let answers = self.take_raft(messages, Duration::MAX).await;
-                Ok(PeerAnswer::Raft(answers))
+                let taken = messages.into_iter().map(|message| self.take_raft(message));
+                Ok(PeerAnswer::Raft(join_all(taken).await))
             }
-            PeerCall::Heartbeats(messages) => {
-                let answers = self.take_raft(messages, HEARTBEAT_WITHIN).await;
-                Ok(PeerAnswer::Raft(answers))
-            }
+            PeerCall::Heartbeats(messages) => self.take_heartbeats(messages).await,
             PeerCall::Beat(beat) => self.serve_beat(from, *beat).await,
             PeerCall::View { known } => {
                 let view = match self.groups.root() {
@@ -183,19 +183,40 @@ impl Node {
         }
     }
 
-    /// Messages of one other node to replicas here, all at once. The answers are one message too:
-    /// those that take longer than `within` are left out.
-    async fn take_raft(&self, messages: Vec<RaftMessage>, within: Duration) -> Vec<Option<Bytes>> {
-        let taken = messages.into_iter().map(|message| async move {
-            let raft = self.groups.raft(message.group)?;
-            // Given up, the message still has its effect.
-            let answered = tokio::time::timeout(within, raft.receive(message.bytes)).await;
-            answered
-                .unwrap_or_else(|_| Err(Error::unavailable("the replica takes too long")))
-                .inspect_err(|error| tracing::debug!(group = %message.group, %error, "a message"))
-                .ok()
-        });
-        join_all(taken).await
+    /// A message of another node to a replica here.
+    async fn take_raft(&self, message: RaftMessage) -> Option<Bytes> {
+        let raft = self.groups.raft(message.group)?;
+        let answered = raft.receive(message.bytes).await;
+        answered
+            .inspect_err(|error| tracing::debug!(group = %message.group, %error, "a message"))
+            .ok()
+    }
+
+    /// Heartbeats of one other node to replicas here, all at once. The answers are one message too:
+    /// those that take longer than [`HEARTBEAT_WITHIN`] are left out. They are taken beside Raft's
+    /// own tasks: however many there are, they wake its thread once, and this one once.
+    async fn take_heartbeats(self: &Arc<Self>, messages: Vec<RaftMessage>) -> Result<PeerAnswer> {
+        let (answered, answers) = oneshot::channel();
+        let node = self.clone();
+        let taking = async move {
+            let mut answers = vec![None; messages.len()];
+            let mut taken: FuturesUnordered<_> = (messages.into_iter().enumerate())
+                .map(async |(place, message)| (place, node.take_raft(message).await))
+                .collect();
+            let all = async {
+                while let Some((place, answer)) = taken.next().await {
+                    answers[place] = answer;
+                }
+            };
+            // Given up, a message still has its effect.
+            let _ = tokio::time::timeout(HEARTBEAT_WITHIN, all).await;
+            drop(taken);
+            // Whoever gave up waiting needs no answer.
+            let _ = answered.send(answers);
+        };
+        (self.raft_env.spawn).spawn("heartbeats", Box::pin(taking));
+        let stopping = |_| Error::unavailable("the node is stopping");
+        Ok(PeerAnswer::Raft(answers.await.map_err(stopping)?))
     }
 
     async fn serve_beat(&self, from: NodeId, beat: Beat) -> Result<PeerAnswer> {

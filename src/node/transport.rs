@@ -75,12 +75,13 @@ impl Transport {
 
     fn queue(&self, node: NodeId, kind: Urgency) -> mpsc::Sender<Waiting> {
         let (send, receive) = mpsc::channel(QUEUED_MAX);
-        let carry = carry(self.env.clone(), self.peers.clone(), node, kind, receive);
-        let carried_by = match kind {
+        let home = match kind {
             Urgency::Now => &self.env,
             Urgency::Heartbeat => &self.raft_env,
         };
-        carried_by.spawn.spawn("raft messages", Box::pin(carry));
+        let envs = [self.env.clone(), home.clone()];
+        let carry = carry(envs, self.peers.clone(), node, kind, receive);
+        home.spawn.spawn("raft messages", Box::pin(carry));
         send
     }
 }
@@ -131,9 +132,10 @@ impl PeerTransport for Transport {
     }
 }
 
-/// Takes what waits for one node and has it sent by `env`, until the transport is gone.
+/// Takes what waits for one node and has it sent by `env`, until the transport is gone. Who waits
+/// for answers lives at `home`, like this.
 async fn carry(
-    env: Env,
+    [env, home]: [Env; 2],
     peers: Arc<Peers>,
     node: NodeId,
     kind: Urgency,
@@ -159,16 +161,18 @@ async fn carry(
             bytes += more.message.bytes.len();
             batch.push(more);
         }
-        let peers = peers.clone();
+        let sending = send(env.clone(), peers.clone(), node, kind, batch);
         let sending = async move {
-            send(&peers, node, kind, batch).await;
+            sending.await;
             drop(permit);
         };
-        env.spawn.spawn("raft message", Box::pin(sending));
+        home.spawn.spawn("raft messages", Box::pin(sending));
     }
 }
 
-async fn send(peers: &Peers, node: NodeId, kind: Urgency, batch: Vec<Waiting>) {
+/// Sends a batch and hands out the answers. Heartbeats are asked for by a task of `env`, so that
+/// their answers, however many there are, wake Raft's thread once.
+async fn send(env: Env, peers: Arc<Peers>, node: NodeId, kind: Urgency, batch: Vec<Waiting>) {
     let timeout = batch.iter().map(|waiting| waiting.timeout).max();
     let timeout = timeout.unwrap_or_default();
     let mut messages = Vec::with_capacity(batch.len());
@@ -181,7 +185,19 @@ async fn send(peers: &Peers, node: NodeId, kind: Urgency, batch: Vec<Waiting>) {
         Urgency::Now => PeerCall::Raft(messages),
         Urgency::Heartbeat => PeerCall::Heartbeats(messages),
     };
-    let answered = peers.call(node, &call, timeout).await;
+    let answered = match kind {
+        Urgency::Now => peers.call(node, &call, timeout).await,
+        Urgency::Heartbeat => {
+            let (answered, answer) = oneshot::channel();
+            let asking = async move {
+                // Whoever waits gives up only with its runtime.
+                let _ = answered.send(peers.call(node, &call, timeout).await);
+            };
+            env.spawn.spawn("heartbeats", Box::pin(asking));
+            let stopping = |_| Err(Error::unavailable("the node is stopping"));
+            answer.await.unwrap_or_else(stopping)
+        }
+    };
     let failed = match answered {
         Ok(PeerAnswer::Raft(replies)) if replies.len() == answers.len() => {
             for (answer, reply) in answers.into_iter().zip(replies) {
