@@ -193,7 +193,7 @@ impl Node {
         from: NodeId,
         beat: Beat,
     ) -> Result<BeatAnswer> {
-        root.raft.read_barrier().await?;
+        root.raft.quiet_barrier().await?;
         let view = root.cluster_view()?;
         let known = view.nodes.iter().find(|node| node.node == from);
         if known.is_none_or(|node| node.state == NodeState::Removed) {

@@ -24,6 +24,7 @@ use openraft::raft::ClientWriteResponse;
 use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -38,6 +39,9 @@ const CORE_QUEUE: u64 = 2 * limits::PROPOSALS_QUEUED_MAX as u64;
 const BACKOFF: &str = "50ms 100ms ...500ms";
 /// How long openraft may take to note a snapshot of a few bytes.
 const COMPACT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A group in which nothing was proposed, read or appended for so many milliseconds is idle: four
+/// heartbeats, by which followers have heard what is committed.
+const IDLE_MS: u64 = 300;
 /// Position that a new group's seed counts as: purged and applied, an entry of nobody.
 pub(super) const SEED: LogPosition = LogPosition {
     term: 0,
@@ -87,6 +91,8 @@ pub struct RaftGroup {
     barrier: Barrier,
     /// When a leader was heard of last, monotonic.
     heard: Mutex<Duration>,
+    /// When something was proposed, read or appended last: milliseconds, monotonic.
+    used: AtomicU64,
     /// How long the others' word for a leader holds: the longest election timeout.
     lease: Duration,
     /// Votes for nobody before, unless the leader wants it: what it told a leader in its life
@@ -153,7 +159,7 @@ impl RaftGroup {
         );
         // Tasks of openraft draw from this seed; outside of it they could not even ask.
         let ticks = Ticks::new(timers, env.clock.now());
-        let raft = Runtime::scope(env.rng.u64(), ticks.scope(started))
+        let raft = Runtime::scope(env.rng.u64(), ticks.clone().scope(started))
             .await
             .map_err(|e| Error::failed(format!("cannot start group {group} ({e})")))?;
         let lease = barrier::lease(timers);
@@ -176,6 +182,7 @@ impl RaftGroup {
             proposals: Semaphore::new(limits::PROPOSALS_QUEUED_MAX),
             barrier,
             lease: timers.election_max,
+            used: AtomicU64::new(millis(started_at)),
             votes_from: Instant::now() + timers.election_max,
         });
         let signs = signs_of_life(Arc::downgrade(&started), ticks);
@@ -190,6 +197,7 @@ impl RaftGroup {
     /// `redirect` when not the leader and `busy` when too many wait (nothing was proposed);
     /// `unavailable` without a majority, with `may_have_happened` when the outcome is open.
     pub async fn propose(&self, command: Bytes) -> Result<Reply> {
+        self.is_used();
         if command.len() > limits::ENTRY_BYTES_MAX {
             return Err(Error::failed(format!(
                 "a command of {} bytes does not fit into a log entry of {}",
@@ -254,7 +262,26 @@ impl RaftGroup {
     /// `redirect` when not the leader, `unavailable` without a majority (known after at most the
     /// longest election timeout), `busy` when too many wait.
     pub async fn read_barrier(&self) -> Result<()> {
+        self.is_used();
         self.barrier.pass().await
+    }
+
+    /// [`read_barrier`](Self::read_barrier) for what nodes ask all the time: by it alone the group
+    /// does not count as used.
+    ///
+    /// # Errors
+    /// Those of `read_barrier`.
+    pub async fn quiet_barrier(&self) -> Result<()> {
+        self.barrier.pass().await
+    }
+
+    fn is_used(&self) {
+        self.used.store(millis(self.clock.now()), Ordering::Relaxed);
+    }
+
+    fn is_idle(&self) -> bool {
+        let used = self.used.load(Ordering::Relaxed);
+        millis(self.clock.now()).saturating_sub(used) > IDLE_MS
     }
 
     /// Answers a message of another replica.
@@ -268,6 +295,9 @@ impl RaftGroup {
         let answer = match envelope.ask {
             Ask::Append(append) => {
                 *self.heard.lock() = self.clock.now();
+                if !append.is_empty() {
+                    self.is_used();
+                }
                 let answer = self.raft.append_entries(append.try_into()?).await;
                 Answer::Append(
                     answer
@@ -455,18 +485,29 @@ impl RaftGroup {
 }
 
 /// Has a leader speak up at the times that the leaders of all groups of its node share, until the
-/// replica ends: their messages to another node travel as one.
+/// replica ends: their messages to another node travel as one. That of an idle group does so at
+/// every other of them, which halves what an idle node does. A follower that misses one may then
+/// ask for pre-votes, which the others refuse; all of them must miss two before somebody is elected
+/// in vain, and who reads in the group again may have to wait for an answer of the others, once.
 async fn signs_of_life(replica: Weak<RaftGroup>, ticks: Ticks) {
     loop {
-        tokio::time::sleep_until(ticks.heartbeat()).await;
+        let (at, number) = ticks.heartbeat();
+        tokio::time::sleep_until(at).await;
         let Some(replica) = replica.upgrade() else {
             return;
         };
+        let idle = replica.is_idle();
+        ticks.set_idle(idle);
         let leads = replica.raft.metrics().borrow_watched().state == ServerState::Leader;
-        if leads && replica.raft.trigger().heartbeat().await.is_err() || replica.has_ended() {
+        let speaks = leads && (number % 2 == 0 || !idle);
+        if speaks && replica.raft.trigger().heartbeat().await.is_err() || replica.has_ended() {
             return;
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn purged(metrics: &RaftMetrics<Types>) -> u64 {

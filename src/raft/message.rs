@@ -61,6 +61,13 @@ pub(super) struct Append {
     committed: Option<LogPosition>,
 }
 
+impl Append {
+    /// A sign of life, no more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
 /// Vote for me.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Candidacy {

@@ -12,6 +12,8 @@ use crate::env::until_next;
 use openraft::impls::TokioRuntime;
 use openraft::{AsyncRuntime, OptionalSend};
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task_local;
 use tokio::time::Instant;
@@ -26,27 +28,45 @@ task_local! {
 }
 
 /// The clock of ticks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ticks {
     /// A tick, like all that are whole intervals from it.
     from: Instant,
     heartbeat: Duration,
+    /// Every other one is enough.
+    idle: Arc<AtomicBool>,
 }
 
 impl Ticks {
-    /// Two in a heartbeat. `now`: the time by the node's clock, the same one for all its replicas.
+    /// Two in a heartbeat, one for an idle group. `now`: the time by the node's clock, the same one for all its replicas.
     pub(super) fn new(timers: Timers, now: Duration) -> Ticks {
         let here = Instant::now();
         Ticks {
             from: here.checked_sub(now).unwrap_or(here),
             heartbeat: timers.heartbeat,
+            idle: Arc::default(),
         }
     }
 
-    /// The next time for signs of life.
-    pub(super) fn heartbeat(self) -> Instant {
+    /// Whether a replica needs only the ticks at which there are signs of life: nobody waits for
+    /// its group.
+    pub(super) fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    fn interval(&self) -> Duration {
+        match self.idle.load(Ordering::Relaxed) {
+            true => self.heartbeat,
+            false => self.heartbeat / 2,
+        }
+    }
+
+    /// The next time for signs of life, and its number.
+    pub(super) fn heartbeat(&self) -> (Instant, u128) {
         let now = Instant::now();
-        now + until_next(now - self.from, self.heartbeat)
+        let passed = now - self.from;
+        let number = passed.as_nanos() / self.heartbeat.as_nanos().max(1) + 1;
+        (now + until_next(passed, self.heartbeat), number)
     }
 
     /// Runs a future whose tasks, and theirs, sleep until ticks.
@@ -68,7 +88,7 @@ impl TickingRuntime {
         }
         let wait = TICKS.try_with(|ticks| {
             let due = (Instant::now() + left).saturating_duration_since(ticks.from);
-            left + until_next(due, ticks.heartbeat / 2)
+            left + until_next(due, ticks.interval())
         });
         now + wait.unwrap_or(left)
     }
@@ -93,7 +113,7 @@ impl AsyncRuntime for TickingRuntime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        match TICKS.try_with(|ticks| *ticks) {
+        match TICKS.try_with(Ticks::clone) {
             Ok(ticks) => TokioRuntime::spawn(ticks.scope(future)),
             Err(_) => TokioRuntime::spawn(future),
         }
@@ -174,12 +194,15 @@ mod tests {
     async fn timers_end_at_ticks_but_for_the_shortest() {
         // The clock shows 13 ms: ticks are 27, 67, 107 ms from now.
         let ticks = Ticks::new(TIMERS, Duration::from_millis(13));
-        let timer = |ms| ticks.scope(woken(Duration::from_millis(ms)));
+        let timer = |ms| ticks.clone().scope(woken(Duration::from_millis(ms)));
         assert_eq!(timer(5).await, 27);
         // Now there is one.
         assert_eq!(timer(1).await, 40);
         assert_eq!(timer(39).await, 40);
         assert_eq!(timer(41).await, 80);
+        ticks.set_idle(true);
+        assert_eq!(timer(39).await, 40, "240 by the clock");
+        assert_eq!(timer(1).await, 80);
         let short = ticks.scope(woken(SHORT)).await;
         assert_eq!(short, 1, "as long as tokio's shortest");
         assert_eq!(woken(Duration::from_millis(5)).await, 5, "others' sleeps");
@@ -193,10 +216,11 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(pause)).await;
             times.push(Ticks::new(TIMERS, clock.elapsed()).heartbeat());
         }
-        assert_eq!((times[0] - clock).as_millis(), 80);
+        let (first, number) = times[0];
+        assert_eq!(((first - clock).as_millis(), number), (80, 1));
         assert_eq!(times, [times[0]; 3]);
-        tokio::time::sleep_until(times[0]).await;
-        let next = Ticks::new(TIMERS, clock.elapsed()).heartbeat();
-        assert_eq!((next - clock).as_millis(), 160, "the next one");
+        tokio::time::sleep_until(first).await;
+        let (next, number) = Ticks::new(TIMERS, clock.elapsed()).heartbeat();
+        assert_eq!(((next - clock).as_millis(), number), (160, 2));
     }
 }
