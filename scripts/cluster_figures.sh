@@ -56,6 +56,8 @@ note() { echo "$2" >>"$work/figures/$1"; }
 serve() { # PLACE [ARGUMENTS...]: ready
     local place=$1
     shift
+    # Of the node that was here before.
+    rm -f "$work/ready$place"
     "$dfs" serve --data "$work/n$place" --listen 127.0.0.1:0 "$@" >"$work/ready$place" 2>>"$work/n$place.log" &
     pid[$place]=$!
     until grep -qs '^ready' "$work/ready$place"; do
