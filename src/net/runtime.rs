@@ -79,7 +79,7 @@ impl Future for Patient {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let now = Instant::now();
+        let now = TokioRuntime.now();
         let idle = (self.polled).is_some_and(|polled| now.duration_since(polled) >= IDLE);
         self.waits = !self.waits && !idle;
         if self.waits {
