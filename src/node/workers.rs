@@ -12,8 +12,7 @@ use crate::shard::{keys, read, records};
 use crate::store::SlotRead;
 use crate::store::overlay::View;
 use crate::store::reserve::LOW_SPACE_BYTES;
-use crate::types::{GroupId, Inode, ShardTime};
-use std::collections::BTreeSet;
+use crate::types::{GroupId, Inode, LogIndex, ShardTime};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,7 +25,11 @@ const PIECE_PAUSE: Duration = Duration::from_millis(50);
 /// until then (`LOW_SPACE_BYTES` in this time), there is one look instead of up to so many.
 const SPACE_LOOK: Duration = Duration::from_millis(200);
 const SPACE_LOOKS_MAX: u64 = 5;
-/// Folded entries at which a group's log is let go.
+/// The newest entries that each replica keeps, some 40 bytes each of memory, within the segments
+/// that the log keeps: ten seconds of full load. One that was away for a moment needs no image then,
+/// whoever leads the group when it is back, and nobody waits for that image.
+const KEPT_ENTRIES: u64 = 100_000;
+/// Folded entries beyond those at which a group's log is let go.
 const COMPACT_ENTRIES: u64 = 10_000;
 /// How often chores look for work.
 const CHORES_EVERY: Duration = Duration::from_secs(1);
@@ -161,13 +164,6 @@ impl Node {
             ?took,
             "folded"
         );
-        // All but the newest segment: letting go of their entries frees them.
-        let pinning: BTreeSet<GroupId> = self
-            .wal
-            .pinned()
-            .into_iter()
-            .flat_map(|(_, groups)| groups)
-            .collect();
         for (group, running) in self.groups.all() {
             let raft = running.raft();
             let Some((_, folded)) = self.store.replica(group) else {
@@ -178,9 +174,13 @@ impl Node {
                 .state(group)
                 .purged
                 .map_or(0, |purged| purged.index.0);
-            let beyond = folded.mark.position.index.0.saturating_sub(purged);
-            if beyond >= COMPACT_ENTRIES || (beyond > 0 && pinning.contains(&group)) {
-                raft.compact().await?;
+            let folded = folded.mark.position.index.0;
+            // Letting go of these frees segments.
+            let old = self.wal.last_in_old(group).map_or(0, |old| old.0);
+            let old = old.min(folded);
+            let many = folded.saturating_sub(KEPT_ENTRIES);
+            if old > purged || many.saturating_sub(purged) >= COMPACT_ENTRIES {
+                raft.compact(LogIndex(old.max(many))).await?;
             }
         }
         Ok(())

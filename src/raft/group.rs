@@ -354,15 +354,15 @@ impl RaftGroup {
         )))
     }
 
-    /// Lets the log go up to what the last synced fold holds; nothing if that is gone already. A
-    /// leader keeps what a member that lags, or one that takes an image, will need (`compaction`);
+    /// Lets the log go up to `upto`, or what the last synced fold holds; nothing if that is gone
+    /// already. A leader keeps what a member that lags, or one that takes an image, will need (`compaction`);
     /// and lets entries that it is just sending go a moment later.
     ///
     /// # Errors
     /// `unavailable` when the replica has stopped.
-    pub async fn compact(&self) -> Result<()> {
+    pub async fn compact(&self, upto: LogIndex) -> Result<()> {
         let folded = self.state.folded().position.index.0;
-        let upto = self.may_go(folded);
+        let upto = self.may_go(folded.min(upto.0));
         let mut metrics = self.raft.metrics();
         if upto <= purged(&metrics.borrow_watched()) {
             return Ok(());
@@ -388,7 +388,7 @@ impl RaftGroup {
         purge.map_err(|e| refusal::fatal(&e))
     }
 
-    /// How much of what is folded nobody needs any more, as far as this replica knows.
+    /// How much of what is folded, or of less, nobody needs any more, as far as this replica knows.
     fn may_go(&self, folded: u64) -> u64 {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();

@@ -74,9 +74,10 @@
 //!
 //! # Compaction
 //! openraft purges only what a snapshot covers. [`RaftGroup::compact`] notes the last synced fold
-//! and purges the log up to it; on a leader only up to what members that lag, or that are being
-//! filled, still need, within bounds (`compaction`). A follower knows nothing of the others and
-//! keeps nothing for them: if it is elected, one that was being filled may need another image.
+//! and purges the log up to it, or to less; on a leader only up to what members that lag, or that
+//! are being filled, still need, within bounds (`compaction`). A follower knows nothing of the
+//! others: whoever has it compacted keeps the newest entries on all replicas alike, so that one that
+//! lags a little needs no image from a follower that is elected. One that was being filled may.
 //!
 //! # Caveats
 //! * A follower may apply an entry before its own log has synced it. A fold must hold only what

@@ -509,7 +509,7 @@ impl Cluster {
         if replica.state.applied().position.index.0 <= synced {
             replica.state.fold();
         }
-        self.group(id).compact().await.unwrap();
+        self.group(id).compact(LogIndex(u64::MAX)).await.unwrap();
     }
 
     /// Compacts until the log holds nothing.

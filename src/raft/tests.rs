@@ -3,7 +3,7 @@
 use super::model_tests::{Cluster, GROUP, eventually, node};
 use super::{RaftGroup, Timers, barrier};
 use crate::error::Code;
-use crate::types::ReplicaId;
+use crate::types::{LogIndex, ReplicaId};
 use bytes::Bytes;
 use futures::future::join_all;
 use std::sync::Arc;
@@ -233,13 +233,13 @@ async fn the_log_goes_up_to_the_fold_and_a_restart_goes_on_from_there() {
         cluster.propose(1, &format!("{n}")).await.unwrap();
     }
     let group = cluster.group(1).clone();
-    group.compact().await.unwrap();
+    group.compact(LogIndex(u64::MAX)).await.unwrap();
     assert_eq!(group.log_entries(), 21, "nothing is folded yet");
     cluster.replicas[&1].state.fold();
     cluster.propose(1, "behind the fold").await.unwrap();
-    group.compact().await.unwrap();
+    group.compact(LogIndex(u64::MAX)).await.unwrap();
     eventually("the log is let go", || group.log_entries() == 1).await;
-    group.compact().await.unwrap();
+    group.compact(LogIndex(u64::MAX)).await.unwrap();
     cluster.stop(1).await;
     cluster.run(1).await;
     assert_eq!(cluster.commands(1).len(), 21, "its mark was noted");
@@ -260,7 +260,7 @@ async fn each_replica_of_three_compacts_and_restarts() {
     .await;
     for id in 1..=3 {
         cluster.replicas[&id].state.fold();
-        cluster.group(id).compact().await.unwrap();
+        cluster.group(id).compact(LogIndex(u64::MAX)).await.unwrap();
         eventually("the log is let go", || cluster.group(id).log_entries() == 0).await;
     }
     for id in 1..=3 {

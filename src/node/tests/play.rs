@@ -10,8 +10,8 @@ use crate::proto::Answer;
 use crate::shard::command::{Chore, Op, Request};
 use crate::shard::records::Outcome;
 use crate::types::{
-    Ack, ChunkHash, ContentId, GroupId, Inode, Lane, OpSeq, Precondition, Revision, SessionId,
-    ShardTime, UploadId,
+    Ack, ChunkHash, ContentId, GroupId, Inode, Lane, LogIndex, OpSeq, Precondition, Revision,
+    SessionId, ShardTime, UploadId,
 };
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -129,8 +129,8 @@ impl Client {
             }
             Step::Fold => life.node.fold_and_compact().await,
             Step::Compact => {
-                life.root().raft.compact().await?;
-                life.shard().raft.compact().await
+                life.root().raft.compact(LogIndex(u64::MAX)).await?;
+                life.shard().raft.compact(LogIndex(u64::MAX)).await
             }
             Step::Clean(now) => clean(life, *now).await,
         }

@@ -329,17 +329,13 @@ impl Wal {
         state.segments.iter().map(info).collect()
     }
 
-    /// Every segment but the newest, oldest first, with the groups that need entries of it.
-    /// Purging these groups frees it.
-    pub fn pinned(&self) -> Vec<(u64, Vec<GroupId>)> {
+    /// The last entry of a group before the newest [`segments_kept`](WalOptions::segments_kept)
+    /// segments. Purging all groups up to theirs frees the older ones.
+    pub fn last_in_old(&self, group: GroupId) -> Option<LogIndex> {
         let state = self.shared.state.lock();
-        let mut out: Vec<_> = state
-            .segments
-            .iter()
-            .map(|(number, segment)| (*number, segment.live.keys().copied().collect()))
-            .collect();
-        out.pop();
-        out
+        let kept = self.shared.options.segments_kept.max(1);
+        let oldest = state.segments.keys().rev().nth(kept - 1)?;
+        state.groups.get(&group)?.entries.last_before(*oldest)
     }
 
     /// The state, if the log still takes something.

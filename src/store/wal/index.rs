@@ -160,6 +160,16 @@ impl Entries {
         behind.fold(0, |sum, slot| sum.saturating_add(u64::from(slot.length)))
     }
 
+    /// The last entry that lies in a segment before this one.
+    pub fn last_before(&self, segment: u64) -> Option<LogIndex> {
+        let lies_before = |slot: &Slot| match slot.place {
+            Place::At { segment: here, .. } | Place::Lost { segment: here, .. } => here < segment,
+            Place::Pending { .. } => false,
+        };
+        let last = self.slots.iter().rposition(lies_before)?;
+        Some(LogIndex(self.purged.index.0 + 1 + last as u64))
+    }
+
     pub fn push(&mut self, slot: Slot) {
         self.slots.push_back(slot);
     }

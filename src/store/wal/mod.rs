@@ -52,7 +52,7 @@
 //! Segments go from the old end only, and only when no group needs a record of them and a newer
 //! segment's checkpoint is durable. A segment that only a few records hold is freed by writing
 //! these again at the end (kind Rewrite); this happens at a switch when there are more segments
-//! than `WalOptions::segments_kept`. `pinned` says who holds old segments, so that `raft` can purge.
+//! than `WalOptions::segments_kept`. `last_in_old` says what to purge so that no more are held.
 //! A purge counts for that once its mark is durable, not before.
 //!
 //! # Recovery

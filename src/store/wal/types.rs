@@ -99,7 +99,8 @@ pub struct WalOptions {
     pub cache_bytes: u64,
     /// Bytes that may be queued; `ready` waits below a quarter of it, `append` fails above it.
     pub queue_bytes: u64,
-    /// With more segments than this the oldest is rewritten if little of it is live.
+    /// So many are kept for others that lag. With more the oldest is rewritten if little of it is
+    /// live.
     pub segments_kept: usize,
     /// An idle log says after this time what is synced.
     pub seal_after: Duration,
