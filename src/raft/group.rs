@@ -1,7 +1,7 @@
 //! One replica of one group. Called by `node`; the protocol stands in `raft/mod.rs`.
 
 use super::barrier::{self, Asking, Barrier};
-use super::compaction::{Follower, Laggards, Log};
+use super::compaction::Laggards;
 use super::kinds::{Command, Host, Membership, Runtime, Types};
 use super::log::{self, GroupLog, Installing, LogStore};
 use super::machine::Machine;
@@ -21,7 +21,7 @@ use futures::FutureExt;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
-use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
+use openraft::{Config, Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,8 +37,6 @@ const CORE_QUEUE: u64 = 2 * limits::PROPOSALS_QUEUED_MAX as u64;
 /// Pauses between attempts to reach a replica: short at first, because a node that restarts is
 /// back within a second.
 const BACKOFF: &str = "50ms 100ms ...500ms";
-/// How long openraft may take to note a snapshot of a few bytes.
-const COMPACT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A group in which nothing was proposed, read or appended for so many milliseconds is idle: four
 /// heartbeats, by which followers have heard what is committed.
 const IDLE_MS: u64 = 300;
@@ -73,7 +71,7 @@ pub struct RaftGroup {
     pub(super) raft: Raft<Types, Machine>,
     pub(super) state: Arc<dyn StateMachine>,
     pub(super) spawn: Arc<dyn Spawn>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     /// Held while this replica, as the leader, changes the members: one change at a time.
     pub(super) changes: tokio::sync::Mutex<()>,
     /// Held while an image is taken: one at a time.
@@ -83,9 +81,9 @@ pub struct RaftGroup {
     /// Images that this replica sends.
     pub(super) sends: Arc<Sends>,
     /// Members that lag while this replica leads.
-    laggards: Mutex<Laggards>,
+    pub(super) laggards: Mutex<Laggards>,
     /// Bytes that the log holds behind an index.
-    bytes_behind: Box<dyn Fn(u64) -> u64 + Send + Sync>,
+    pub(super) bytes_behind: Box<dyn Fn(u64) -> u64 + Send + Sync>,
     /// One permit a proposal that is not applied yet.
     proposals: Semaphore,
     barrier: Barrier,
@@ -354,80 +352,6 @@ impl RaftGroup {
         )))
     }
 
-    /// Lets the log go up to `upto`, or what the last synced fold holds; nothing if that is gone
-    /// already. A leader keeps what a member that lags, or one that takes an image, will need (`compaction`);
-    /// and lets entries that it is just sending go a moment later.
-    ///
-    /// # Errors
-    /// `unavailable` when the replica has stopped.
-    pub async fn compact(&self, upto: LogIndex) -> Result<()> {
-        let folded = self.state.folded().position.index.0;
-        let upto = self.may_go(folded.min(upto.0));
-        let mut metrics = self.raft.metrics();
-        if upto <= purged(&metrics.borrow_watched()) {
-            return Ok(());
-        }
-        let noted = |m: &RaftMetrics<Types>| m.snapshot.as_ref().map_or(0, |id| id.index) >= upto;
-        if !noted(&metrics.borrow_watched()) {
-            let asked = self.raft.trigger().snapshot().await;
-            asked.map_err(|e| refusal::fatal(&e))?;
-            let wait = async {
-                while !noted(&metrics.borrow_and_update()) {
-                    metrics.changed().await.map_err(|_| refusal::stopped())?;
-                }
-                Ok(())
-            };
-            (timeout(COMPACT_TIMEOUT, wait).await).map_err(|_| {
-                Error::unavailable(format!(
-                    "group {} did not note its fold at entry {folded} within {COMPACT_TIMEOUT:?}",
-                    self.group
-                ))
-            })??;
-        }
-        let purge = self.raft.trigger().purge_log(upto).await;
-        purge.map_err(|e| refusal::fatal(&e))
-    }
-
-    /// How much of what is folded, or of less, nobody needs any more, as far as this replica knows.
-    fn may_go(&self, folded: u64) -> u64 {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let Some(matched) = &metrics.replication else {
-            // Only a leader knows of others and sends to them.
-            self.sends.retain(|_, _| false);
-            *self.laggards.lock() = Laggards::default();
-            return folded;
-        };
-        let index = |id: u64| matched.get(&id).and_then(|m| m.as_ref().map(|m| m.index));
-        // Once it has come beyond its image, its own progress says what it needs.
-        (self.sends).retain(|id, sent| matched.contains_key(&id) && index(id) < Some(sent.from));
-        let sent = self.sends.all();
-        let followers: Vec<Follower> = (matched.keys().copied())
-            .filter(|id| *id != self.replica.0)
-            .map(|id| Follower {
-                replica: id,
-                matched: index(id),
-                image: sent.get(&id).map(|sent| sent.from),
-                receiving: sent.get(&id).is_some_and(|sent| sent.running),
-            })
-            .collect();
-        let log = Log {
-            purged: purged(&metrics),
-            folded,
-            last: metrics.last_log_index.unwrap_or(0),
-        };
-        let now = self.clock.now();
-        (self.laggards.lock()).purge_to(log, &followers, &self.bytes_behind, now)
-    }
-
-    /// Entries that the log still holds of this group.
-    pub fn log_entries(&self) -> u64 {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let last = metrics.last_log_index.unwrap_or(0);
-        last.saturating_sub(purged(&metrics))
-    }
-
     /// What this replica knows of its group now.
     pub fn status(&self) -> GroupStatus {
         let metrics = self.raft.metrics();
@@ -508,10 +432,6 @@ async fn signs_of_life(replica: Weak<RaftGroup>, ticks: Ticks) {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn purged(metrics: &RaftMetrics<Types>) -> u64 {
-    metrics.purged.as_ref().map_or(0, |id| id.index)
 }
 
 /// openraft's settings; `raft/mod.rs` says why.

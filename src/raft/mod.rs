@@ -5,11 +5,12 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `group` | the replica: propose, read barrier, receive, compact |
+//! | `group` | the replica: propose, read barrier, receive |
 //! | `lead`, `members` | who leads, who belongs to it; asking and changing |
 //! | `image` | taking an image |
 //! | `barrier` | readers that share a look at the lease or a question to the quorum |
-//! | `compaction`, `sends` | what of the log others still need |
+//! | `purge` | letting go of the log |
+//! | `compaction`, `sends` | what of it others still need |
 //! | `log`, `machine`, `network` | openraft's three traits over ours; `network` sends images |
 //! | `seams`, `status` | what `node` implements, and what it is told |
 //! | `stored`, `message` | bytes in the log and between replicas |
@@ -108,6 +109,7 @@ mod machine;
 mod members;
 mod message;
 mod network;
+mod purge;
 mod refusal;
 mod runtime;
 mod seams;
