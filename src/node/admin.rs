@@ -23,6 +23,9 @@ use std::time::Duration;
 
 /// A question to each node.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// What one node says of another is what all say by then: views come with heartbeats.
+const AGREED_WITHIN: Duration = Duration::from_millis(2_500);
+const AGREED_LOOK: Duration = Duration::from_millis(200);
 /// Shares are told in millionths.
 const MILLION: f64 = 1_000_000.0;
 
@@ -86,12 +89,16 @@ impl Node {
         let beats = self.beats_of_all().await?;
         let drained = |id: NodeId| {
             let places = &view.groups;
+            // A new leader of the root group has not heard of all groups yet.
+            let all_known = [GroupId::ROOT, GroupId::FIRST]
+                .iter()
+                .all(|group| places.iter().any(|place| place.group == *group));
             let has_replica = places.iter().any(|place| {
                 let mut all = place.voters.iter().chain(&place.learners);
                 all.any(|(_, node)| *node == id)
             });
             let in_ring = view.rings.iter().any(|ring| ring.nodes().contains(&id));
-            !has_replica && !in_ring
+            all_known && !has_replica && !in_ring
         };
         let members = view.cluster.nodes.iter().map(|info| {
             let heard = beats.iter().find(|(node, ..)| *node == info.node);
@@ -172,10 +179,18 @@ impl Node {
     /// # Errors
     /// `conflict` while something would be lost by it, and what to do.
     async fn remove_node(self: &Arc<Self>, node: NodeId, force: bool) -> Result<AdminAnswer> {
-        let views = self.member_views().await?;
-        let found = views.iter().find(|member| member.node == node);
-        let member = found.ok_or_else(|| no_node(node))?;
-        match member.state.as_str() {
+        let agreed_at = self.env.clock.now() + AGREED_WITHIN;
+        let state = loop {
+            let views = self.member_views().await?;
+            let found = views.into_iter().find(|member| member.node == node);
+            let state = found.ok_or_else(|| no_node(node))?.state;
+            // Another node may have said that it is drained, by a newer view.
+            if state != "draining" || force || self.env.clock.now() >= agreed_at {
+                break state;
+            }
+            tokio::time::sleep(AGREED_LOOK).await;
+        };
+        match state.as_str() {
             // Asked again perhaps, by whom the answer did not reach.
             "removed" => return Ok(AdminAnswer::Done(format!("node {node} is out already"))),
             "drained" => {}
