@@ -147,6 +147,11 @@ fn a_majority_serves_and_a_minority_refuses() {
     assert_eq!(cluster.dfs(&["cat", "/a"]).ok(), "content");
     cluster.dfs(&["put", "a", "/b"]).ok();
     cluster.kill(2);
+    // While its lease lasts a leader answers, rightly: nobody else can lead yet.
+    until(Duration::from_secs(10), "the lease is over", || {
+        let asked = cluster.dfs_at(0, &["--timeout", "3s", "cat", "/a"]);
+        asked.status == 6
+    });
     for line in [&["cat", "/a"][..], &["put", "a", "/c"], &["ls", "/"]] {
         let error = cluster
             .dfs_at(0, &[&["--json", "--timeout", "3s"], line].concat())
