@@ -334,8 +334,13 @@ impl Wal {
     pub fn last_in_old(&self, group: GroupId) -> Option<LogIndex> {
         let state = self.shared.state.lock();
         let kept = self.shared.options.segments_kept.max(1);
-        let oldest = state.segments.keys().rev().nth(kept - 1)?;
-        state.groups.get(&group)?.entries.last_before(*oldest)
+        let oldest = *state.segments.keys().rev().nth(kept - 1)?;
+        let mut old = state.segments.range(..oldest);
+        if !old.any(|(_, segment)| segment.live.contains_key(&group)) {
+            // Its entries need not be looked through.
+            return None;
+        }
+        state.groups.get(&group)?.entries.last_before(oldest)
     }
 
     /// The state, if the log still takes something.
