@@ -90,9 +90,8 @@ impl Node {
         let drained = |id: NodeId| {
             let places = &view.groups;
             // A new leader of the root group has not heard of all groups yet.
-            let all_known = [GroupId::ROOT, GroupId::FIRST]
-                .iter()
-                .all(|group| places.iter().any(|place| place.group == *group));
+            let is_known = |group| places.iter().any(|place| place.group == group);
+            let all_known = GroupId::ALWAYS.into_iter().all(is_known);
             let has_replica = places.iter().any(|place| {
                 let mut all = place.voters.iter().chain(&place.learners);
                 all.any(|(_, node)| *node == id)

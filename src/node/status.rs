@@ -127,8 +127,7 @@ impl Node {
             .iter()
             .map(|place| group_view(place, wanted, &mut health))
             .collect();
-        // The groups that every cluster has.
-        for group in [GroupId::ROOT, GroupId::FIRST] {
+        for group in GroupId::ALWAYS {
             if groups.iter().all(|heard| heard.group != group) {
                 let prefix = prefix_of(group);
                 health.red(format!(

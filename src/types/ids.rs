@@ -94,6 +94,8 @@ impl GroupId {
     pub const ROOT: GroupId = GroupId(0);
     /// The shard of `/`.
     pub const FIRST: GroupId = GroupId(1);
+    /// Those that every cluster has.
+    pub const ALWAYS: [GroupId; 2] = [GroupId::ROOT, GroupId::FIRST];
 }
 
 impl Inode {
