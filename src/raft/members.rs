@@ -265,3 +265,32 @@ const NOTHING: LogPosition = LogPosition {
     leader: 0,
     index: LogIndex(0),
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::kinds::Membership;
+
+    fn stored(sets: &[&[u64]]) -> StoredMembership {
+        let all = sets.iter().copied().flatten();
+        let nodes: BTreeMap<u64, Host> = all.map(|id| (*id, Host(NodeId(*id)))).collect();
+        let sets = sets.iter().map(|set| set.iter().copied().collect());
+        StoredMembership::new(None, Membership::new(sets.collect(), nodes).unwrap())
+    }
+
+    fn settled_of(newest: &[&[u64]], committed: &[&[u64]]) -> Vec<u64> {
+        let settled = settled(&stored(newest), &stored(committed));
+        settled.into_iter().map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn who_votes_in_every_set_is_settled() {
+        let two: &[u64] = &[1, 2];
+        let three: &[u64] = &[1, 2, 3];
+        assert_eq!(settled_of(&[three], &[three]), [1, 2, 3]);
+        assert_eq!(settled_of(&[two, three], &[two]), [1, 2]);
+        assert_eq!(settled_of(&[three], &[two, three]), [1, 2], "may be lost");
+        assert_eq!(settled_of(&[three, &[1, 2, 4]], &[three]), [1, 2]);
+        assert_eq!(settled_of(&[&[2]], &[&[2]]), [2]);
+    }
+}

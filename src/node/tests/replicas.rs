@@ -5,6 +5,7 @@ use crate::env::sim::SimDisk;
 use crate::error::{Code, Result};
 use crate::proto::{GroupPlace, PeerCall};
 use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
+use std::time::Duration;
 
 const GROUP: GroupId = GroupId::FIRST;
 const NEW: ReplicaId = ReplicaId(900);
@@ -40,6 +41,38 @@ fn only_a_leader_of_now_replaces_a_replica_and_only_the_one_it_means() {
         create(&life, Some(here), status.term).await.unwrap();
         assert_eq!(life.node.groups.held(GROUP), Some(NEW));
         life.end();
+    });
+}
+
+/// Another replica may need them, whatever is folded here.
+#[test]
+fn the_newest_entries_stay_in_the_log() {
+    run(async {
+        let mut disk = SimDisk::new(43);
+        let life = Life::start(&disk).await.unwrap();
+        let held = life.root().raft.log_entries();
+        assert!(held > 0);
+        life.end();
+        // Each start begins a segment of the log.
+        for start in 2..8 {
+            disk = disk.kill();
+            let life = Life::start(&disk).await.unwrap();
+            life.node.fold_and_compact().await.unwrap();
+            let now = life.root().raft.log_entries();
+            assert!(now > 0, "start {start}");
+            assert!(start > 3 || now > held, "start {start}: {now} of {held}");
+            // What is let go of frees its segment a little later.
+            for _ in 0..500 {
+                if life.node.wal.segments().len() <= 4 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                life.node.fold_and_compact().await.unwrap();
+            }
+            let segments = life.node.wal.segments().len();
+            assert!(segments <= 4, "start {start}: {segments}");
+            life.end();
+        }
     });
 }
 
