@@ -210,7 +210,6 @@ impl Node {
             };
             // Given up, a message still has its effect.
             let _ = tokio::time::timeout(HEARTBEAT_WITHIN, all).await;
-            drop(taken);
             // Whoever gave up waiting needs no answer.
             let _ = answered.send(answers);
         };

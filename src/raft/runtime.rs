@@ -4,8 +4,8 @@
 //! openraft looks at each replica's timers every 15 ms, at a time of each replica's own. A hundred
 //! idle replicas would wake their thread six thousand times a second, and nearly all of what an
 //! idle node costs is waking up. With shared ticks it wakes for all of them at once, and their
-//! signs of life (`group::signs_of_life`), which are sent at every other tick, find each other
-//! on their way.
+//! signs of life (`group::signs_of_life`), which are sent at every other tick, or every fourth of an
+//! idle group's, find each other on their way. An idle group's timers look at every other one only.
 
 use super::Timers;
 use crate::env::until_next;
@@ -38,7 +38,8 @@ pub(super) struct Ticks {
 }
 
 impl Ticks {
-    /// Two in a heartbeat, one for an idle group. `now`: the time by the node's clock, the same one for all its replicas.
+    /// Two in a heartbeat, one for an idle group. `now`: the time by the node's clock, the same one
+    /// for all its replicas.
     pub(super) fn new(timers: Timers, now: Duration) -> Ticks {
         let here = Instant::now();
         Ticks {

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// their vote for that long.
 #[derive(Clone, Copy, Debug)]
 pub struct Timers {
-    /// A leader speaks up at least this often. Default 75 ms.
+    /// A leader speaks up at least this often, in an idle group every other time. Default 75 ms.
     pub heartbeat: Duration,
     /// A follower that hears nothing campaigns after a random time from here. Default 250 ms.
     pub election_min: Duration,
