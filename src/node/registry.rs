@@ -173,7 +173,6 @@ impl Groups {
             self.must_be_replaced(group, status.replica, error.to_string());
             return;
         }
-        tracing::error!(%group, %error, "a group has stopped; the node stops with it");
         let hint = "see the log for the cause, and `dfs fsck` after a restart for damage";
         let why = format!("group {group} has stopped ({})", error.message);
         (self.context.on_end)(&Error::new(error.code, why).hint(hint));

@@ -1,6 +1,6 @@
 //! Starts a node and runs it until it is told to stop.
 
-use super::core::Who;
+use super::core::{OnEnd, Who};
 use super::identity::Identity as NodeIdentity;
 use super::open::{Opened, open};
 use super::service::Calls;
@@ -16,7 +16,7 @@ use crate::store::starts;
 use crate::types::{ClusterId, NodeId};
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -64,27 +64,38 @@ pub async fn serve(
         .build()
         .map_err(|e| Error::failed(format!("cannot start threads ({e})")))?;
     let raft_env = crate::env::real::env(runtime.handle().clone());
+    let ended = Arc::new(AtomicBool::new(false));
+    let seen = ended.clone();
+    let on_end: OnEnd = Arc::new(move |error| {
+        if !seen.load(Ordering::SeqCst) {
+            end_process(error);
+        }
+    });
     let served = async {
-        let server = Server::start(env, raft_env, runtime.handle(), &settings).await?;
+        let server = Server::start(env, raft_env, runtime.handle(), &settings, on_end).await?;
         ready(&server.ready());
         stop.await;
         server.stop().await
     };
     let result = served.await;
+    // With the runtime its groups end, which is no cause: `result` has that.
+    ended.store(true, Ordering::SeqCst);
     runtime.shutdown_background();
     result
 }
 
 impl Server {
     /// Opens the data directory, starts the groups and serves. `env` is where calls are served,
-    /// `raft_env` the runtime that belongs to Raft and the log alone.
+    /// `raft_env` the runtime that belongs to Raft and the log alone; `on_end` gets what must end
+    /// the process.
     pub async fn start(
         env: Env,
         raft_env: Env,
         raft_runtime: &Handle,
         settings: &ServerSettings,
+        on_end: OnEnd,
     ) -> Result<Server> {
-        start(env, raft_env, raft_runtime, settings).await
+        start(env, raft_env, raft_runtime, settings, on_end).await
     }
 }
 
@@ -93,6 +104,7 @@ async fn start(
     raft_env: Env,
     raft_runtime: &Handle,
     settings: &ServerSettings,
+    on_end: OnEnd,
 ) -> Result<Server> {
     let opened = open(&env, &raft_env, settings).await?;
     let Opened {
@@ -124,7 +136,7 @@ async fn start(
         nodes,
         offline_after: settings.offline_after,
         lease_reads: settings.lease_reads,
-        on_end: Arc::new(end_process),
+        on_end,
     };
     let node = core.into_node(&env, raft_env, raft_runtime, who).await?;
     node.peers.set_endpoint(endpoint.clone());
