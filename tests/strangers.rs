@@ -280,6 +280,23 @@ fn what_would_leave_too_few_is_refused_with_what_it_would_take() {
     }
 }
 
+/// Each of them can be spared, both cannot.
+#[test]
+fn of_two_nodes_taken_out_at_once_one_stays() {
+    let cluster = Cluster::start(3);
+    cluster.until_settled();
+    let remove = |node| {
+        let mut command = cluster.command(&["node", "remove", node, "--force"]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let both = [remove("2"), remove("3")].map(|child| child.wait_with_output().unwrap());
+    let mut codes = both.each_ref().map(|ran| ran.status.code());
+    codes.sort_unstable();
+    assert_eq!(codes, [Some(0), Some(4)], "{both:?}");
+    cluster.dfs(&["mkdir", "/d"]).ok();
+}
+
 #[test]
 fn a_node_with_the_address_of_another_is_noticed_and_takes_nothing_over() {
     let mut cluster = Cluster::start(2);

@@ -417,6 +417,7 @@ pub(super) fn root_commands() -> Vec<Vec<u8>> {
         RootCommand::SetState {
             node: NodeId(1),
             state: NodeState::Draining,
+            seen: None,
         },
         RootCommand::NextReplica,
         RootCommand::OpenEpoch {

@@ -4,12 +4,13 @@ use super::Node;
 use super::join::role_of;
 use super::peers::odd;
 use super::service::Caller;
+use super::view::View;
 use crate::cluster::JoinToken;
 use crate::error::{Code, Error, Result};
 use crate::limits::COPIES;
 use crate::proto::{
-    AdminAnswer, AdminCall, LocatedChunk, Look, MemberView, NodeState, PeerAnswer, PeerCall,
-    PlanView, RingView, ShareView, TokenRole, UserView,
+    AdminAnswer, AdminCall, GroupPlace, LocatedChunk, Look, MemberView, NodeState, PeerAnswer,
+    PeerCall, PlanView, RingView, ShareView, TokenRole, UserView,
 };
 use crate::ring::{self, Ring};
 use crate::root::{self, RootCommand};
@@ -29,6 +30,21 @@ const AGREED_LOOK: Duration = Duration::from_millis(200);
 /// Shares are told in millionths.
 const MILLION: f64 = 1_000_000.0;
 
+/// How a node is to be spared.
+#[derive(Clone, Copy)]
+enum Spare {
+    Drain,
+    Remove { force: bool },
+}
+
+/// What became of it.
+enum Tried {
+    /// In words.
+    Done(String),
+    /// By a view that may be old.
+    Refused(Error),
+}
+
 impl Node {
     pub(super) async fn admin(
         self: &Arc<Self>,
@@ -39,9 +55,9 @@ impl Node {
         match call {
             AdminCall::CreateToken { role, ttl_ms } => self.create_token(role, ttl_ms).await,
             AdminCall::Nodes => self.member_views().await.map(AdminAnswer::Nodes),
-            AdminCall::Drain(node) => self.drain(node).await,
+            AdminCall::Drain(node) => self.spare(Spare::Drain, node).await,
             AdminCall::Undrain(node) => self.undrain(node).await,
-            AdminCall::Remove { node, force } => self.remove_node(node, force).await,
+            AdminCall::Remove { node, force } => self.spare(Spare::Remove { force }, node).await,
             AdminCall::Weight { node, weight } => {
                 self.root_command(RootCommand::SetWeight { node, weight })
                     .await?;
@@ -89,15 +105,12 @@ impl Node {
         let beats = self.beats_of_all().await?;
         let drained = |id: NodeId| {
             let places = &view.groups;
-            // A new leader of the root group has not heard of all groups yet.
-            let is_known = |group| places.iter().any(|place| place.group == group);
-            let all_known = GroupId::ALWAYS.into_iter().all(is_known);
             let has_replica = places.iter().any(|place| {
                 let mut all = place.voters.iter().chain(&place.learners);
                 all.any(|(_, node)| *node == id)
             });
             let in_ring = view.rings.iter().any(|ring| ring.nodes().contains(&id));
-            all_known && !has_replica && !in_ring
+            tells_of_all_groups(places) && !has_replica && !in_ring
         };
         let members = view.cluster.nodes.iter().map(|info| {
             let heard = beats.iter().find(|(node, ..)| *node == info.node);
@@ -131,18 +144,37 @@ impl Node {
         Ok(members.collect())
     }
 
+    /// Looks whether a node can be spared and takes it out, again while the answer may be another
+    /// one in a moment.
+    ///
     /// # Errors
-    /// `conflict` when too few nodes would be left, and how many are needed.
-    async fn drain(self: &Arc<Self>, node: NodeId) -> Result<AdminAnswer> {
+    /// `conflict` when it cannot, why, and what to do.
+    async fn spare(self: &Arc<Self>, how: Spare, node: NodeId) -> Result<AdminAnswer> {
+        let agreed_at = self.env.clock.now() + AGREED_WITHIN;
+        loop {
+            let tried = match how {
+                Spare::Drain => self.drain(node).await?,
+                Spare::Remove { force } => self.remove_node(node, force).await?,
+            };
+            match tried {
+                Tried::Done(text) => return Ok(AdminAnswer::Done(text)),
+                Tried::Refused(why) if self.env.clock.now() >= agreed_at => return Err(why),
+                Tried::Refused(_) => {}
+            }
+            tokio::time::sleep(AGREED_LOOK).await;
+            // It brings the newest view. One that fails is no news: the root group is asked next.
+            let _ = self.beat().await;
+        }
+    }
+
+    async fn drain(self: &Arc<Self>, node: NodeId) -> Result<Tried> {
         let view = self.views.now();
         let info = view
             .node(node)
             .filter(|info| info.state != NodeState::Removed)
             .ok_or_else(|| no_node(node))?;
         if info.state == NodeState::Draining {
-            return Ok(AdminAnswer::Done(format!(
-                "node {node} is draining already"
-            )));
+            return Ok(Tried::Done(format!("node {node} is draining already")));
         }
         let members = view
             .members()
@@ -158,88 +190,87 @@ impl Node {
             return Err(Error::new(Code::Conflict, why)
                 .hint("join another node first, or take it out with `dfs node remove --force`"));
         }
-        let state = NodeState::Draining;
-        self.root_command(RootCommand::SetState { node, state })
-            .await?;
-        Ok(AdminAnswer::Done(format!(
-            "node {node} is draining; `dfs node ls` says when it is drained"
-        )))
+        let done = format!("node {node} is draining; `dfs node ls` says when it is drained");
+        let seen = view.cluster.version;
+        self.set_state(node, NodeState::Draining, seen, done).await
     }
 
     async fn undrain(self: &Arc<Self>, node: NodeId) -> Result<AdminAnswer> {
-        let state = NodeState::Member;
-        self.root_command(RootCommand::SetState { node, state })
-            .await?;
+        let command = RootCommand::SetState {
+            node,
+            state: NodeState::Member,
+            seen: None,
+        };
+        self.root_command(command).await?;
         Ok(AdminAnswer::Done(format!("node {node} takes part again")))
     }
 
     /// One that is out already is done: there is nothing left of it to remove.
-    ///
-    /// # Errors
-    /// `conflict` while something would be lost by it, and what to do.
-    async fn remove_node(self: &Arc<Self>, node: NodeId, force: bool) -> Result<AdminAnswer> {
-        let agreed_at = self.env.clock.now() + AGREED_WITHIN;
-        let state = loop {
-            let views = self.member_views().await?;
-            let found = views.into_iter().find(|member| member.node == node);
-            let state = found.ok_or_else(|| no_node(node))?.state;
-            // Another node may have said that it is drained, by a newer view.
-            if state != "draining" || force || self.env.clock.now() >= agreed_at {
-                break state;
-            }
-            tokio::time::sleep(AGREED_LOOK).await;
-        };
+    async fn remove_node(self: &Arc<Self>, node: NodeId, force: bool) -> Result<Tried> {
+        let seen = self.views.now().cluster.version;
+        let views = self.member_views().await?;
+        let found = views.into_iter().find(|member| member.node == node);
+        let state = found.ok_or_else(|| no_node(node))?.state;
         match state.as_str() {
             // Asked again perhaps, by whom the answer did not reach.
-            "removed" => return Ok(AdminAnswer::Done(format!("node {node} is out already"))),
+            "removed" => return Ok(Tried::Done(format!("node {node} is out already"))),
             "drained" => {}
-            _ if force => self.must_keep_quorum(node).await?,
+            _ if force => {
+                let view = self.views.now();
+                if !tells_of_all_groups(&view.groups) {
+                    let why = format!("which groups need node {node} is not known here just now");
+                    let error = Error::new(Code::Conflict, why);
+                    return Ok(Tried::Refused(error.hint(
+                        "ask again; `dfs status` says which group has no leader, and why",
+                    )));
+                }
+                let alive = self.voters_that_answer(&view, node).await;
+                keeps_quorum(&view.groups, node, &alive)?;
+            }
             state => {
                 let why = format!("node {node} is {state}: it has replicas or chunks");
-                return Err(Error::new(Code::Conflict, why).hint(format!(
+                let error = Error::new(Code::Conflict, why).hint(format!(
                     "`dfs node drain {node}` first; if it is lost for ever, use --force"
-                )));
+                ));
+                // Another node may have said that it is drained, by a newer view.
+                return match state {
+                    "draining" => Ok(Tried::Refused(error)),
+                    _ => Err(error),
+                };
             }
         }
-        let state = NodeState::Removed;
-        self.root_command(RootCommand::SetState { node, state })
-            .await?;
-        Ok(AdminAnswer::Done(format!(
-            "node {node} is out; what it held is copied from the others"
-        )))
+        let done = format!("node {node} is out; what it held is copied from the others");
+        self.set_state(node, NodeState::Removed, seen, done).await
     }
 
-    /// Whoever is taken out by force must not be needed for a majority of a group. Those that are
-    /// counted must answer now: one that has just died is not known to be silent yet, and without
-    /// both of two nodes the group would be closed for ever.
-    async fn must_keep_quorum(&self, node: NodeId) -> Result<()> {
-        let view = self.views.now();
+    /// Changes a node's state if nothing has changed since what was seen.
+    async fn set_state(
+        &self,
+        node: NodeId,
+        state: NodeState,
+        seen: u64,
+        done: String,
+    ) -> Result<Tried> {
+        let seen = Some(seen);
+        let command = RootCommand::SetState { node, state, seen };
+        match self.root_command(command).await {
+            Err(error) if error.code == Code::Conflict => Ok(Tried::Refused(error)),
+            answered => answered.map(|_| Tried::Done(done)),
+        }
+    }
+
+    /// Nodes with voters of a node's groups that answer now: one that has just died is not known
+    /// to be silent yet.
+    async fn voters_that_answer(&self, view: &View, node: NodeId) -> BTreeSet<NodeId> {
         let places = view.groups.iter();
         let places = places.filter(|place| place.voters.iter().any(|(_, voter)| *voter == node));
-        let places: Vec<_> = places.collect();
-        let voters = places.iter().flat_map(|place| &place.voters);
+        let voters = places.flat_map(|place| &place.voters);
         let voters: BTreeSet<NodeId> = voters.map(|(_, voter)| *voter).collect();
-        let others = voters.into_iter().filter(|voter| *voter != node);
-        let asked = others.map(async |voter| self.answers(voter).await.then_some(voter));
-        let alive: BTreeSet<NodeId> = join_all(asked).await.into_iter().flatten().collect();
-        for place in places {
-            let voters = place.settled_voters();
-            let counts = |(replica, voter): &&(ReplicaId, NodeId)| {
-                alive.contains(voter) && !place.broken.contains(replica)
-            };
-            let left = voters.filter(counts).count();
-            if left < place.voters.len() / 2 + 1 {
-                let why = format!(
-                    "group {} ({}) would have {left} of {} voters",
-                    place.group,
-                    place.prefix,
-                    place.voters.len()
-                );
-                return Err(Error::new(Code::Conflict, why)
-                    .hint("bring another of its nodes back first, or drain this one"));
-            }
-        }
-        Ok(())
+        // One that was removed may not have noticed yet.
+        let members: BTreeSet<NodeId> = view.members().map(|info| info.node).collect();
+        let asked = voters.intersection(&members);
+        let asked = asked.map(async |voter| self.answers(*voter).await.then_some(*voter));
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Whether a node answers a question.
@@ -380,11 +411,97 @@ impl Node {
     }
 }
 
-fn newest_members(view: &super::view::View) -> Vec<ring::Member> {
+/// A new leader of the root group has not heard of all groups yet.
+fn tells_of_all_groups(places: &[GroupPlace]) -> bool {
+    let is_known = |group| places.iter().any(|place| place.group == group);
+    GroupId::ALWAYS.into_iter().all(is_known)
+}
+
+/// Whoever is taken out by force must not be needed for a majority of a group: without both of two
+/// nodes it would be closed for ever. Those that are counted are `alive`.
+fn keeps_quorum(places: &[GroupPlace], node: NodeId, alive: &BTreeSet<NodeId>) -> Result<()> {
+    for place in places {
+        if place.voters.iter().all(|(_, voter)| *voter != node) {
+            continue;
+        }
+        let counts = |(replica, voter): &&(ReplicaId, NodeId)| {
+            *voter != node && alive.contains(voter) && !place.broken.contains(replica)
+        };
+        let left = place.settled_voters().filter(counts).count();
+        let voters = place.voters.len();
+        if left < voters / 2 + 1 {
+            let (group, prefix) = (place.group, &place.prefix);
+            let why = format!("group {group} ({prefix}) would have {left} of {voters} voters");
+            return Err(Error::new(Code::Conflict, why)
+                .hint("bring another of its nodes back first, or drain this one"));
+        }
+    }
+    Ok(())
+}
+
+fn newest_members(view: &View) -> Vec<ring::Member> {
     let newest = view.cluster.epochs.last();
     newest.map_or_else(Vec::new, |epoch| super::view::ring_epoch(epoch).members)
 }
 
 fn no_node(node: NodeId) -> Error {
     Error::not_found(format!("there is no node {node}")).hint("`dfs node ls` lists them")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::LogIndex;
+
+    fn place(group: GroupId, voters: &[u64], settled: &[u64], broken: &[u64]) -> GroupPlace {
+        let ids = |of: &[u64]| of.iter().map(|id| ReplicaId(*id)).collect::<Vec<_>>();
+        GroupPlace {
+            group,
+            prefix: "/".into(),
+            leader: None,
+            term: 1,
+            voters: voters
+                .iter()
+                .map(|id| (ReplicaId(*id), NodeId(*id)))
+                .collect(),
+            settled: ids(settled),
+            learners: Vec::new(),
+            broken: ids(broken),
+            applied: LogIndex(1),
+            entries: 0,
+            bytes: 0,
+            deletions: 0,
+        }
+    }
+
+    #[test]
+    fn who_is_needed_for_a_majority_stays() {
+        let keeps = |place: GroupPlace, node, alive: &[u64]| {
+            let alive = alive.iter().map(|id| NodeId(*id)).collect();
+            keeps_quorum(&[place], NodeId(node), &alive).is_ok()
+        };
+        let three = |broken: &[u64]| place(GroupId::FIRST, &[1, 2, 3], &[1, 2, 3], broken);
+        assert!(keeps(three(&[]), 3, &[1, 2]));
+        assert!(keeps(three(&[3]), 3, &[1, 2]), "its own is broken");
+        assert!(!keeps(three(&[]), 3, &[1]), "another one is dead");
+        assert!(!keeps(three(&[]), 3, &[1, 3]), "it does not count itself");
+        assert!(!keeps(three(&[2]), 3, &[1, 2]), "another one is broken");
+        assert!(keeps(three(&[]), 4, &[]), "it has no vote");
+        let changing = place(GroupId::FIRST, &[1, 2, 3], &[1, 3], &[]);
+        assert!(
+            !keeps(changing, 3, &[1, 2]),
+            "who may lose its vote counts not"
+        );
+        let two = place(GroupId::FIRST, &[1, 2], &[1, 2], &[]);
+        assert!(!keeps(two, 2, &[1]));
+    }
+
+    #[test]
+    fn what_was_not_heard_of_is_not_all() {
+        let root = place(GroupId::ROOT, &[1], &[1], &[]);
+        let first = place(GroupId::FIRST, &[1], &[1], &[]);
+        assert!(!tells_of_all_groups(&[]));
+        assert!(!tells_of_all_groups(std::slice::from_ref(&root)));
+        assert!(tells_of_all_groups(&[first, root]));
+    }
 }

@@ -131,7 +131,7 @@ impl Root<'_> {
                 key,
                 node,
             } => self.spend_token(token, secret, key, node),
-            RootCommand::SetState { node, state } => self.set_state(node, state),
+            RootCommand::SetState { node, state, seen } => self.set_state(node, state, seen),
             RootCommand::SetWeight { node, weight } => self.set_weight(node, weight),
             RootCommand::RemoveUser(name) => self.remove_user(&name),
             RootCommand::NextReplica => {
@@ -339,7 +339,7 @@ impl Root<'_> {
     }
 
     /// Rule 3.
-    fn set_state(&mut self, id: NodeId, state: NodeState) -> Applied {
+    fn set_state(&mut self, id: NodeId, state: NodeState, seen: Option<u64>) -> Applied {
         let mut info = match self.known_node(id)? {
             Ok(info) => info,
             Err(refusal) => return Ok(Err(refusal)),
@@ -350,6 +350,10 @@ impl Root<'_> {
         if info.state == NodeState::Removed {
             let why = format!("node {id} {REMOVED}");
             return refuse(Code::Conflict, why, "join the machine as a new node");
+        }
+        if seen.is_some_and(|seen| seen != self.cluster.view) {
+            let why = "the cluster's nodes have changed meanwhile";
+            return refuse(Code::Conflict, why, "look at `dfs node ls` and ask again");
         }
         info.state = state;
         self.put_in_view(key(NODES, id.0), encoded(&info));

@@ -38,6 +38,9 @@ pub enum RootCommand {
     SetState {
         node: NodeId,
         state: NodeState,
+        /// The version of the view by which it was decided: void once that has changed, because
+        /// two nodes that could each be spared may not both be.
+        seen: Option<u64>,
     },
     SetWeight {
         node: NodeId,

@@ -124,6 +124,7 @@ fn commands() {
         RootCommand::SetState {
             node: NodeId(3),
             state: NodeState::Removed,
+            seen: Some(41),
         },
         RootCommand::SetWeight {
             node: NodeId(3),

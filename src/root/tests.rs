@@ -184,6 +184,7 @@ fn a_removed_node_stays_removed() {
     let set = |state| RootCommand::SetState {
         node: NodeId(2),
         state,
+        seen: None,
     };
     records.now(set(NodeState::Draining)).unwrap();
     records.now(set(NodeState::Member)).unwrap();
@@ -191,6 +192,29 @@ fn a_removed_node_stays_removed() {
     assert!(records.now(set(NodeState::Member)).is_err());
     let back = records.now(RootCommand::NodeStarted(info(2, 7)));
     assert!(back.unwrap_err().message.contains("removed"));
+}
+
+#[test]
+fn of_two_changes_decided_by_one_view_the_second_is_refused() {
+    let mut records = Records::founded();
+    for node in 2..=3 {
+        records.now(token(node, Role::Node)).unwrap();
+        records.now(spend(node, 1, Some(info(0, 0)))).unwrap();
+    }
+    let seen = Some(records.version());
+    let remove = |node, seen| RootCommand::SetState {
+        node: NodeId(node),
+        state: NodeState::Removed,
+        seen,
+    };
+    records.now(remove(2, seen)).unwrap();
+    let second = records.now(remove(3, seen)).unwrap_err();
+    assert_eq!(second.code, Code::Conflict);
+    assert!(second.message.contains("changed meanwhile"), "{second}");
+    // Sent again, as it was not known to be done.
+    records.now(remove(2, seen)).unwrap();
+    let seen = Some(records.version());
+    records.now(remove(3, seen)).unwrap();
 }
 
 #[test]
