@@ -150,15 +150,18 @@ impl Node {
     /// # Errors
     /// `conflict` when it cannot, why, and what to do.
     async fn spare(self: &Arc<Self>, how: Spare, node: NodeId) -> Result<AdminAnswer> {
-        let agreed_at = self.env.clock.now() + AGREED_WITHIN;
+        // From the first answer: a voter that does not answer takes longer than that.
+        let mut agreed_at = None;
         loop {
             let tried = match how {
                 Spare::Drain => self.drain(node).await?,
                 Spare::Remove { force } => self.remove_node(node, force).await?,
             };
+            let now = self.env.clock.now();
+            let agreed_at = *agreed_at.get_or_insert(now + AGREED_WITHIN);
             match tried {
                 Tried::Done(text) => return Ok(AdminAnswer::Done(text)),
-                Tried::Refused(why) if self.env.clock.now() >= agreed_at => return Err(why),
+                Tried::Refused(why) if now >= agreed_at => return Err(why),
                 Tried::Refused(_) => {}
             }
             tokio::time::sleep(AGREED_LOOK).await;
@@ -259,8 +262,8 @@ impl Node {
         }
     }
 
-    /// Nodes with voters of a node's groups that answer now: one that has just died is not known
-    /// to be silent yet.
+    /// Other nodes with voters of a node's groups that answer now: one that has just died is not
+    /// known to be silent yet.
     async fn voters_that_answer(&self, view: &View, node: NodeId) -> BTreeSet<NodeId> {
         let places = view.groups.iter();
         let places = places.filter(|place| place.voters.iter().any(|(_, voter)| *voter == node));
@@ -268,7 +271,9 @@ impl Node {
         let voters: BTreeSet<NodeId> = voters.map(|(_, voter)| *voter).collect();
         // One that was removed may not have noticed yet.
         let members: BTreeSet<NodeId> = view.members().map(|info| info.node).collect();
-        let asked = voters.intersection(&members);
+        let asked = voters
+            .intersection(&members)
+            .filter(|voter| **voter != node);
         let asked = asked.map(async |voter| self.answers(*voter).await.then_some(*voter));
         join_all(asked).await.into_iter().flatten().collect()
     }
