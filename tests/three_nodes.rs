@@ -176,3 +176,44 @@ fn a_majority_serves_and_a_minority_refuses() {
     cluster.run(1);
     clean(&cluster);
 }
+
+#[test]
+fn a_node_that_waits_for_others_ends_when_it_is_told_to() {
+    let mut cluster = Cluster::start(3);
+    for place in 0..3 {
+        cluster.kill(place);
+    }
+    cluster.run_without_waiting(0);
+    until(HEALTHY_WITHIN, "it waits", || {
+        cluster.log(0).contains("waiting for the root group")
+    });
+    assert_eq!(cluster.stop(0), 0, "{}", cluster.log(0));
+    // Nothing was harmed by it.
+    cluster.run_all(&[0, 1, 2]);
+    cluster.dfs(&["mkdir", "/d"]).ok();
+}
+
+#[test]
+fn a_node_that_is_told_twice_to_end_does_not_wait_for_others() {
+    let mut cluster = Cluster::start(3);
+    let leads = cluster.leader(0);
+    // Nobody takes the lead over.
+    for other in (0..3).filter(|place| *place != leads) {
+        cluster.signal(other, "STOP");
+    }
+    cluster.signal(leads, "TERM");
+    let mut ended = None;
+    until(HEALTHY_WITHIN, "it ends", || {
+        ended = cluster.ended_by_itself(leads);
+        if ended.is_none() {
+            cluster.signal(leads, "TERM");
+        }
+        ended.is_some()
+    });
+    let log = cluster.log(leads);
+    assert_eq!(ended.unwrap().code(), Some(130), "{log}");
+    assert!(
+        !log.contains("panicked") && !log.contains("has stopped"),
+        "{log}"
+    );
+}

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 
 /// How long running requests get when the node stops.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -46,7 +46,8 @@ pub struct Server {
 }
 
 /// Runs a node until `stop` is done: `ready` is called once it serves. Raft and the log get a
-/// runtime of their own.
+/// runtime of their own. A node that is told to stop while it starts has nothing in flight to
+/// finish, and may wait for others for long.
 ///
 /// # Errors
 /// What is wrong with the data directory, the address, or the state in it; nothing was served
@@ -57,31 +58,60 @@ pub async fn serve(
     ready: impl FnOnce(&Ready),
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("raft")
-        .enable_all()
-        .build()
-        .map_err(|e| Error::failed(format!("cannot start threads ({e})")))?;
-    let raft_env = crate::env::real::env(runtime.handle().clone());
-    let ended = Arc::new(AtomicBool::new(false));
-    let seen = ended.clone();
-    let on_end: OnEnd = Arc::new(move |error| {
-        if !seen.load(Ordering::SeqCst) {
-            end_process(error);
-        }
-    });
-    let served = async {
-        let server = Server::start(env, raft_env, runtime.handle(), &settings, on_end).await?;
-        ready(&server.ready());
-        stop.await;
-        server.stop().await
+    let raft = RaftRuntime::new()?;
+    let raft_env = crate::env::real::env(raft.handle.clone());
+    tokio::pin!(stop);
+    let server = tokio::select! {
+        started = Server::start(env, raft_env, &raft.handle, &settings, raft.on_end()) => started?,
+        () = &mut stop => return Ok(()),
     };
-    let result = served.await;
-    // With the runtime its groups end, which is no cause: `result` has that.
-    ended.store(true, Ordering::SeqCst);
-    runtime.shutdown_background();
-    result
+    ready(&server.ready());
+    stop.await;
+    server.stop().await
+}
+
+/// The threads of Raft and the log.
+struct RaftRuntime {
+    handle: Handle,
+    /// Taken when this is dropped.
+    runtime: Option<Runtime>,
+    /// Set before the groups end with it.
+    ended: Arc<AtomicBool>,
+}
+
+impl RaftRuntime {
+    fn new() -> Result<RaftRuntime> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("raft")
+            .enable_all()
+            .build()
+            .map_err(|e| Error::failed(format!("cannot start threads ({e})")))?;
+        Ok(RaftRuntime {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+            ended: Arc::default(),
+        })
+    }
+
+    /// Ends the process, unless the node has ended already: then that has its own cause.
+    fn on_end(&self) -> OnEnd {
+        let ended = self.ended.clone();
+        Arc::new(move |error| {
+            if !ended.load(Ordering::SeqCst) {
+                end_process(error);
+            }
+        })
+    }
+}
+
+impl Drop for RaftRuntime {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Server {

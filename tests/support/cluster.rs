@@ -195,6 +195,11 @@ impl Cluster {
         command
     }
 
+    /// Starts a node that will not be ready, or not soon.
+    pub fn run_without_waiting(&mut self, place: usize) {
+        drop(self.spawn(place));
+    }
+
     /// `dfs serve` of a place, which must end by itself with this exit status; what it said.
     #[track_caller]
     pub fn refused(&self, place: usize, args: &[&str], status: i32) -> String {
