@@ -12,8 +12,8 @@ use crate::proto::{
     Beat, GroupPlace, GroupView, NodeInfo, NodeState, NodeView, Overview, PeerAnswer, PeerCall,
     RingHealth, StatusView,
 };
-use crate::types::{GroupId, NodeId};
-use std::collections::BTreeMap;
+use crate::types::{GroupId, NodeId, ReplicaId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ impl Node {
         };
         let groups: Vec<GroupView> = places
             .iter()
-            .map(|place| group_view(place, wanted, &mut health))
+            .map(|place| group_view(place, &members, wanted, &mut health))
             .collect();
         for group in GroupId::ALWAYS {
             if groups.iter().all(|heard| heard.group != group) {
@@ -142,6 +142,8 @@ impl Node {
             node.leaders = leads.count() as u64;
         }
         let ring = ring_health(&beats);
+        let newest = view.rings.newest().nodes();
+        outside(&members, &view.online, newest, &mut health);
         copies(ring, view.rings.iter().count(), &mut health);
         let status = StatusView {
             cluster: self.cluster,
@@ -312,12 +314,20 @@ fn node_view(
     }
 }
 
-fn group_view(place: &GroupPlace, wanted: usize, health: &mut Health) -> GroupView {
+fn group_view(
+    place: &GroupPlace,
+    members: &[&NodeInfo],
+    wanted: usize,
+    health: &mut Health,
+) -> GroupView {
     let name = format!("group {} ({})", place.group, place.prefix);
     if place.leader.is_none() {
         health.red(format!("{name} has no leader"));
     }
-    let voters = place.settled_voters().count();
+    // One on a node that was removed answers no more.
+    let is_member =
+        |(_, node): &&(ReplicaId, NodeId)| members.iter().any(|info| info.node == *node);
+    let voters = place.settled_voters().filter(is_member).count();
     if voters < wanted {
         health.yellow(format!("{name} has {voters} of {wanted} replicas"));
     }
@@ -348,6 +358,21 @@ fn ring_health(beats: &[Heard]) -> RingHealth {
     ring
 }
 
+/// Nodes that chunks will move to or from: the ring does not say so yet.
+fn outside(members: &[&NodeInfo], online: &BTreeSet<NodeId>, ring: &[NodeId], health: &mut Health) {
+    for info in members {
+        let holds = info.state == NodeState::Member && info.weight > 0;
+        if holds && online.contains(&info.node) && !ring.contains(&info.node) {
+            health.yellow(format!("node {} is not in the ring yet", info.node));
+        }
+    }
+    for node in ring {
+        if members.iter().all(|info| info.node != *node) {
+            health.yellow(format!("node {node} was removed and is in the ring still"));
+        }
+    }
+}
+
 /// Copies that are missing, moving, lost.
 fn copies(ring: RingHealth, epochs: usize, health: &mut Health) {
     let RingHealth {
@@ -375,6 +400,7 @@ fn copies(ring: RingHealth, epochs: usize, health: &mut Health) {
 mod tests {
     use super::*;
     use crate::proto::{Life, RepairView};
+    use crate::types::LogIndex;
 
     fn heard(node: u64, (missing, lost, surplus): (u64, u64, u64)) -> Heard {
         let node = NodeId(node);
@@ -407,18 +433,68 @@ mod tests {
         assert_eq!((health.word(), health.reasons.len()), ("red", 2));
     }
 
-    #[test]
-    fn a_node_that_is_not_heard_of_any_more_is_not_healthy() {
-        let info = NodeInfo {
-            node: NodeId(3),
-            address: "10.0.0.3:7440".into(),
+    fn member(node: u64, weight: u32) -> NodeInfo {
+        NodeInfo {
+            node: NodeId(node),
+            address: format!("10.0.0.{node}:7440"),
             zone: String::new(),
             rack: String::new(),
             life: Life::default(),
             version: String::new(),
-            weight: 1,
+            weight,
             state: NodeState::Member,
+        }
+    }
+
+    #[test]
+    fn a_voter_on_a_removed_node_is_missing() {
+        let all = [member(1, 1), member(2, 1), member(3, 1)];
+        let voters = (1..=3).map(|id| (ReplicaId(id), NodeId(id)));
+        let place = GroupPlace {
+            group: GroupId::FIRST,
+            prefix: "/".into(),
+            leader: Some(NodeId(1)),
+            term: 1,
+            voters: voters.collect(),
+            settled: (1..=3).map(ReplicaId).collect(),
+            learners: Vec::new(),
+            broken: Vec::new(),
+            applied: LogIndex(1),
+            entries: 0,
+            bytes: 0,
+            deletions: 0,
         };
+        let health_of = |members: &[&NodeInfo]| {
+            let mut health = Health::default();
+            group_view(&place, members, 3, &mut health);
+            health.word()
+        };
+        assert_eq!(health_of(&[&all[0], &all[1], &all[2]]), "green");
+        assert_eq!(health_of(&[&all[0], &all[1]]), "yellow");
+    }
+
+    #[test]
+    fn nodes_and_ring_that_differ_are_told() {
+        let all = [member(1, 1), member(2, 0), member(3, 1)];
+        let members: Vec<&NodeInfo> = all.iter().collect();
+        let ids = |of: &[u64]| of.iter().map(|id| NodeId(*id)).collect::<Vec<_>>();
+        let reasons = |online: &[u64], ring: &[u64]| {
+            let mut health = Health::default();
+            let online = ids(online).into_iter().collect();
+            outside(&members, &online, &ids(ring), &mut health);
+            health.reasons
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(reasons(&[1, 2, 3], &[1, 3]), none);
+        assert_eq!(reasons(&[1, 2, 3], &[1]), ["node 3 is not in the ring yet"]);
+        assert_eq!(reasons(&[1, 2], &[1]), none, "a silent one comes later");
+        let removed = reasons(&[1, 2, 3], &[1, 3, 4]);
+        assert_eq!(removed, ["node 4 was removed and is in the ring still"]);
+    }
+
+    #[test]
+    fn a_node_that_is_not_heard_of_any_more_is_not_healthy() {
+        let info = member(3, 1);
         let state_after = |silent_ms: Option<u64>, offline: bool| {
             let heard = silent_ms.map(|age| (NodeId(3), age, Beat::default()));
             let mut health = Health::default();
