@@ -109,8 +109,11 @@ impl Node {
                 let mut all = place.voters.iter().chain(&place.learners);
                 all.any(|(_, node)| *node == id)
             });
+            // A change that is not committed may be undone, and a member before be one again.
+            let settled = |place: &GroupPlace| place.settled_voters().count() == place.voters.len();
+            let known = tells_of_all_groups(places) && places.iter().all(settled);
             let in_ring = view.rings.iter().any(|ring| ring.nodes().contains(&id));
-            tells_of_all_groups(places) && !has_replica && !in_ring
+            known && !has_replica && !in_ring
         };
         let members = view.cluster.nodes.iter().map(|info| {
             let heard = beats.iter().find(|(node, ..)| *node == info.node);
