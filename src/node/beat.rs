@@ -99,9 +99,14 @@ impl Node {
         self.groups.root().filter(|root| root.raft.is_leader())
     }
 
+    /// The root group, if its records are here.
+    fn root_records(&self) -> Option<Arc<RootGroup>> {
+        (self.groups.root()).filter(|root| root.machine.has_state())
+    }
+
     async fn fetch_view(self: &Arc<Self>) -> Result<()> {
         let known = self.views.now().cluster.version;
-        let new = match self.groups.root() {
+        let new = match self.root_records() {
             // Its own replica may be a moment behind; then the next heartbeat tells again.
             Some(root) => Some(Box::new(root.cluster_view()?)),
             None => match self
@@ -122,7 +127,7 @@ impl Node {
     /// address is in a newer view. This node's replica of the root group may have it, and
     /// otherwise other nodes. `failures`: heartbeats that failed in a row before this one.
     async fn find_root(&self, failures: usize) -> Result<()> {
-        if let Some(root) = self.groups.root() {
+        if let Some(root) = self.root_records() {
             self.take_view(root.cluster_view()?).await?;
         }
         if !failures.is_multiple_of(ASK_AROUND_EVERY) {

@@ -223,8 +223,14 @@ impl RootGroup {
     /// Reads the records as they are here. They are few and always in memory.
     ///
     /// # Errors
-    /// What `read` says; `busy` for damage that another replica can make good.
+    /// What `read` says; `busy` for damage that another replica can make good; `unavailable` while
+    /// the replica waits for its first image.
     pub fn read<T>(&self, read: impl FnOnce(&View) -> Result<T>) -> Result<T> {
+        if !self.machine.has_state() {
+            return Err(Error::unavailable(
+                "the root group's records are not on this node yet",
+            ));
+        }
         let found = self.machine.view().and_then(|view| read(&view));
         found.map_err(|error| damage_met(&self.raft, &self.machine, error))
     }
