@@ -414,6 +414,7 @@ impl RaftGroup {
 /// ask for pre-votes, which the others refuse; all of them must miss two before somebody is elected
 /// in vain, and who reads in the group again may have to wait for an answer of the others, once.
 async fn signs_of_life(replica: Weak<RaftGroup>, ticks: Ticks) {
+    let mut spoke = 0;
     loop {
         let (at, number) = ticks.heartbeat();
         tokio::time::sleep_until(at).await;
@@ -423,7 +424,11 @@ async fn signs_of_life(replica: Weak<RaftGroup>, ticks: Ticks) {
         let idle = replica.is_idle();
         ticks.set_idle(idle);
         let leads = replica.raft.metrics().borrow_watched().state == ServerState::Leader;
-        let speaks = leads && (number % 2 == 0 || !idle);
+        // One that wakes late may miss every other turn again and again.
+        let speaks = leads && (!idle || number % 2 == 0 || number >= spoke + 2);
+        if speaks {
+            spoke = number;
+        }
         if speaks && replica.raft.trigger().heartbeat().await.is_err() || replica.has_ended() {
             return;
         }
