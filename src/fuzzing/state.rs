@@ -417,7 +417,11 @@ pub(super) fn root_commands() -> Vec<Vec<u8>> {
         RootCommand::SetState {
             node: NodeId(1),
             state: NodeState::Draining,
-            seen: None,
+        },
+        RootCommand::SetStateAsSeen {
+            node: NodeId(1),
+            state: NodeState::Removed,
+            seen: 3,
         },
         RootCommand::NextReplica,
         RootCommand::OpenEpoch {

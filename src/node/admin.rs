@@ -205,7 +205,6 @@ impl Node {
         let command = RootCommand::SetState {
             node,
             state: NodeState::Member,
-            seen: None,
         };
         self.root_command(command).await?;
         Ok(AdminAnswer::Done(format!("node {node} takes part again")))
@@ -257,8 +256,7 @@ impl Node {
         seen: u64,
         done: String,
     ) -> Result<Tried> {
-        let seen = Some(seen);
-        let command = RootCommand::SetState { node, state, seen };
+        let command = RootCommand::SetStateAsSeen { node, state, seen };
         match self.root_command(command).await {
             Err(error) if error.code == Code::Conflict => Ok(Tried::Refused(error)),
             answered => answered.map(|_| Tried::Done(done)),

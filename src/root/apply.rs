@@ -131,7 +131,7 @@ impl Root<'_> {
                 key,
                 node,
             } => self.spend_token(token, secret, key, node),
-            RootCommand::SetState { node, state, seen } => self.set_state(node, state, seen),
+            RootCommand::SetState { node, state } => self.set_state(node, state, None),
             RootCommand::SetWeight { node, weight } => self.set_weight(node, weight),
             RootCommand::RemoveUser(name) => self.remove_user(&name),
             RootCommand::NextReplica => {
@@ -145,6 +145,9 @@ impl Root<'_> {
                 members,
             } => self.open_epoch(after, base, members),
             RootCommand::CloseBefore(epoch) => self.close_before(epoch),
+            RootCommand::SetStateAsSeen { node, state, seen } => {
+                self.set_state(node, state, Some(seen))
+            }
         }
     }
 

@@ -38,9 +38,6 @@ pub enum RootCommand {
     SetState {
         node: NodeId,
         state: NodeState,
-        /// The version of the view by which it was decided: void once that has changed, because
-        /// two nodes that could each be spared may not both be.
-        seen: Option<u64>,
     },
     SetWeight {
         node: NodeId,
@@ -57,6 +54,13 @@ pub enum RootCommand {
     },
     /// Everything that the epochs before this one have placed elsewhere has moved.
     CloseBefore(Epoch),
+    /// As `SetState`, void once the view has changed by whose version it was decided: of two nodes
+    /// that could each be spared, both may not be.
+    SetStateAsSeen {
+        node: NodeId,
+        state: NodeState,
+        seen: u64,
+    },
 }
 
 /// What a command gave.

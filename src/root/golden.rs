@@ -124,7 +124,6 @@ fn commands() {
         RootCommand::SetState {
             node: NodeId(3),
             state: NodeState::Removed,
-            seen: Some(41),
         },
         RootCommand::SetWeight {
             node: NodeId(3),
@@ -138,6 +137,11 @@ fn commands() {
             members: members(),
         },
         RootCommand::CloseBefore(Epoch(7)),
+        RootCommand::SetStateAsSeen {
+            node: NodeId(3),
+            state: NodeState::Removed,
+            seen: 41,
+        },
     ];
     let entries = all.into_iter().map(|command| RootEntry {
         time: ShardTime(5),

@@ -184,7 +184,6 @@ fn a_removed_node_stays_removed() {
     let set = |state| RootCommand::SetState {
         node: NodeId(2),
         state,
-        seen: None,
     };
     records.now(set(NodeState::Draining)).unwrap();
     records.now(set(NodeState::Member)).unwrap();
@@ -201,8 +200,8 @@ fn of_two_changes_decided_by_one_view_the_second_is_refused() {
         records.now(token(node, Role::Node)).unwrap();
         records.now(spend(node, 1, Some(info(0, 0)))).unwrap();
     }
-    let seen = Some(records.version());
-    let remove = |node, seen| RootCommand::SetState {
+    let seen = records.version();
+    let remove = |node, seen| RootCommand::SetStateAsSeen {
         node: NodeId(node),
         state: NodeState::Removed,
         seen,
@@ -213,7 +212,7 @@ fn of_two_changes_decided_by_one_view_the_second_is_refused() {
     assert!(second.message.contains("changed meanwhile"), "{second}");
     // Sent again, as it was not known to be done.
     records.now(remove(2, seen)).unwrap();
-    let seen = Some(records.version());
+    let seen = records.version();
     records.now(remove(3, seen)).unwrap();
 }
 
