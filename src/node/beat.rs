@@ -65,7 +65,31 @@ pub(super) async fn run(node: Arc<Node>) {
     }
 }
 
+/// Takes what the root group decides from this node's own replica of it, if it has one, until the
+/// process ends. A heartbeat would tell a second later, and tells nothing while the root group has
+/// no leader: where a node is that came back just before is needed to elect one.
+pub(super) async fn follow_root(node: Arc<Node>) {
+    loop {
+        node.groups.root_changed().notified().await;
+        if let Err(error) = node.take_own_view().await {
+            tracing::warn!(%error, "a newer view of the cluster was not taken");
+        }
+    }
+}
+
 impl Node {
+    /// Takes the view of the root group's replica here, if it is newer.
+    async fn take_own_view(&self) -> Result<()> {
+        let Some(root) = self.root_records() else {
+            return Ok(());
+        };
+        let newest = root.read(|view| Ok(crate::root::cluster(view)?.view))?;
+        match newest > self.views.now().cluster.version {
+            true => self.take_view(root.cluster_view()?).await,
+            false => Ok(()),
+        }
+    }
+
     /// One heartbeat to whoever leads the root group.
     pub(super) async fn beat(self: &Arc<Self>) -> Result<()> {
         let beat = self.own_beat().await;
@@ -127,9 +151,7 @@ impl Node {
     /// address is in a newer view. This node's replica of the root group may have it, and
     /// otherwise other nodes. `failures`: heartbeats that failed in a row before this one.
     async fn find_root(&self, failures: usize) -> Result<()> {
-        if let Some(root) = self.root_records() {
-            self.take_view(root.cluster_view()?).await?;
-        }
+        self.take_own_view().await?;
         if !failures.is_multiple_of(ASK_AROUND_EVERY) {
             return Ok(());
         }

@@ -217,6 +217,7 @@ impl Core {
             },
             spool: who.data.join(SPOOL),
             doubts: Arc::default(),
+            root_changed: Arc::default(),
             on_end: who.on_end.clone(),
         });
         groups.set_aside(self.broken, self.mend);

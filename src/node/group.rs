@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 /// How often it is looked whether this replica still leads.
 const LEADER_LOOK: Duration = Duration::from_millis(100);
@@ -51,6 +52,8 @@ pub struct GroupContext {
     pub spool: PathBuf,
     /// Groups whose records turned out to be damaged.
     pub doubts: Arc<Doubts>,
+    /// Told when the records of the root group's replica here have changed.
+    pub root_changed: Arc<Notify>,
     /// Called when a replica that nobody can replace has stopped.
     pub on_end: OnEnd,
 }
@@ -81,7 +84,8 @@ impl GroupContext {
 
     fn machine(&self, id: GroupId) -> Result<Arc<Machine>> {
         let (env, store) = (self.raft_env.clone(), self.store.clone());
-        Machine::new(env, store, id, &self.spool, self.doubts.clone())
+        let told = (self.doubts.clone(), self.root_changed.clone());
+        Machine::new(env, store, id, &self.spool, told)
     }
 }
 

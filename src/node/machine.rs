@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How often it is looked whether records were mended, and how many times: applying waits.
 const MEND_LOOK: Duration = Duration::from_millis(50);
@@ -58,6 +59,8 @@ pub struct Machine {
     /// Applying found damage.
     damaged: AtomicBool,
     doubts: Arc<Doubts>,
+    /// Told when records of the root group have changed.
+    root_changed: Arc<Notify>,
 }
 
 impl Machine {
@@ -68,7 +71,7 @@ impl Machine {
         store: Arc<MetaStore>,
         group: GroupId,
         spool: &Path,
-        doubts: Arc<Doubts>,
+        (doubts, root_changed): (Arc<Doubts>, Arc<Notify>),
     ) -> Result<Arc<Machine>> {
         let record = store.replica(group).map(|(now, _)| now);
         let record = record.ok_or_else(|| no_replica(group))?;
@@ -87,7 +90,15 @@ impl Machine {
             open: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             doubts,
+            root_changed,
         }))
+    }
+
+    /// What is read from here on is newer than before.
+    fn changed(&self) {
+        if self.meaning == Meaning::Root {
+            self.root_changed.notify_one();
+        }
     }
 
     /// A view of the group's records as of the newest applied entry.
@@ -247,7 +258,10 @@ impl StateMachine for Machine {
                     tokio::time::sleep(ROOM_LOOK).await;
                 }
                 match self.apply_some(&entries, replies.len()).await {
-                    Ok(some) => replies.extend(some),
+                    Ok(some) => {
+                        self.changed();
+                        replies.extend(some);
+                    }
                     Err(error) => {
                         let group = self.group;
                         tracing::error!(%group, %error, "committed entries cannot be applied");
@@ -274,6 +288,7 @@ impl StateMachine for Machine {
         Box::pin(async move {
             let record = self.store.adopt_staged(&self.env, staged).await?;
             tracing::info!(group = %self.group, at = %record.mark.position.index, "installed an image");
+            self.changed();
             Ok(applied_mark(record.mark))
         })
     }

@@ -16,7 +16,7 @@ use crate::types::{GroupId, ReplicaId};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, Notify};
 
 /// One replica, as it runs.
 #[derive(Clone)]
@@ -92,6 +92,11 @@ impl Groups {
     /// Groups whose records a read found damaged here.
     pub fn doubts(&self) -> &Arc<Doubts> {
         &self.context.doubts
+    }
+
+    /// Told when the records of the root group's replica here, if there is one, have changed.
+    pub fn root_changed(&self) -> &Notify {
+        &self.context.root_changed
     }
 
     /// The replica of a group that runs here.

@@ -51,6 +51,10 @@ pub(super) fn start(node: &Arc<Node>) {
     spawn.spawn("log repair", Box::pin(super::mend::run(node.clone())));
     spawn.spawn("heartbeat", Box::pin(super::beat::run(node.clone())));
     spawn.spawn(
+        "root group's view",
+        Box::pin(super::beat::follow_root(node.clone())),
+    );
+    spawn.spawn(
         "root group's work",
         Box::pin(super::root_work::run(node.clone())),
     );

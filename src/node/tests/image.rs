@@ -17,7 +17,6 @@ use crate::store::overlay::ReplicaRecord;
 use crate::types::{GroupId, ReplicaId};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 const REPLICA: ReplicaId = ReplicaId(2);
 
@@ -218,7 +217,7 @@ fn the_state_machine_cuts_and_takes_images() {
         let machine = |group| {
             let (env, store) = (stores.env.clone(), stores.core.store.clone());
             let spool = Path::new(DIR).join("images");
-            Machine::new(env, store, group, &spool, Arc::default()).unwrap()
+            Machine::new(env, store, group, &spool, Default::default()).unwrap()
         };
         let other = machine(GroupId::ROOT).stage_image(received()).await;
         assert_eq!(other.map(|_| ()).unwrap_err().code, Code::Corrupt);

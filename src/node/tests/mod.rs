@@ -16,6 +16,7 @@ mod play;
 mod replicas;
 mod script;
 mod scrub;
+mod view;
 
 use super::Node;
 use super::core::{Bases, Core, CoreOptions, FirstStart, Who};
