@@ -89,6 +89,11 @@ async fn space_loop(node: Arc<Node>) {
         let times_low = node.look_at_space().await / LOW_SPACE_BYTES;
         let allowed = times_low.saturating_sub(1).clamp(1, SPACE_LOOKS_MAX);
         looks = u32::try_from(allowed).unwrap_or(1);
+        if node.wal.is_full()
+            && let Err(error) = node.reserve.release().await
+        {
+            tracing::error!(%error, "the reserved space could not be released");
+        }
         if !node.low_space.load(Ordering::Relaxed)
             && let Err(error) = node.reserve.fill().await
         {
@@ -168,6 +173,10 @@ impl Node {
             ?took,
             "folded"
         );
+        // What is let go is noted in the log. With room for that it is done after the next fold.
+        if self.wal.is_full() {
+            return Ok(());
+        }
         for (group, running) in self.groups.all() {
             let raft = running.raft();
             let Some((_, folded)) = self.store.replica(group) else {

@@ -41,7 +41,7 @@ pub(super) struct Previous {
 
 /// Makes the next segment, with room for `bytes` behind its checkpoint. The header and the
 /// checkpoint are durable before the file gets its name, and the name before anything else is
-/// written (invariant 3).
+/// written (invariant 3). Where the disk is full nothing has changed: the file is gone again.
 pub(super) async fn begin_segment(
     shared: &Arc<Shared>,
     durable: &BTreeMap<GroupId, Marks>,
@@ -63,7 +63,6 @@ pub(super) async fn begin_segment(
         return Err(io::Error::other(what));
     }
     let (spare, file) = shared.spare.take(&shared.env, &shared.dir, usual).await?;
-    segment::zero(file.as_ref(), usual, length).await?;
     let header = SegmentHeader {
         number,
         salt: shared.salt,
@@ -73,9 +72,16 @@ pub(super) async fn begin_segment(
     };
     let mut parts = vec![Bytes::from(header.encode())];
     copies.into_iter().for_each(|copy| parts.extend(copy.parts));
-    file.write_sync(0, parts).await?;
     let (disk, path) = (&shared.env.disk, segment::path(&shared.dir, number));
-    disk.rename(&spare, &path).await?;
+    let named = async {
+        segment::zero(file.as_ref(), usual, length).await?;
+        file.write_sync(0, parts).await?;
+        disk.rename(&spare, &path).await
+    };
+    if let Err(error) = named.await {
+        segment::give_up(disk.as_ref(), &spare, &error).await;
+        return Err(error);
+    }
     disk.sync_dir(&shared.dir).await?;
     let segment = Segment {
         file: file.clone(),

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Notify, oneshot, watch};
 
 /// What the log's handle and its tasks share.
@@ -31,12 +32,19 @@ pub(super) struct Shared {
     /// The writer has ended.
     pub finished: watch::Sender<bool>,
     pub spare: Arc<Spare>,
+    /// The writer waits for room on the disk.
+    pub full: AtomicBool,
 }
 
 impl Shared {
-    /// Ends the process; in tests, the log. Whoever still waits gets an error.
+    /// Ends the process; in tests, the log.
     pub fn fail(&self, error: &std::io::Error) {
         (self.options.on_fatal)("the write-ahead log", error);
+        self.end(error);
+    }
+
+    /// Nothing more is written. Whoever still waits gets the error.
+    pub fn end(&self, error: &std::io::Error) {
         let queue = {
             let mut state = self.state.lock();
             state.failed = true;
@@ -123,6 +131,11 @@ impl Wal {
             doubtful_tail: known.doubt.is_some(),
             doubt: known.doubt,
         }
+    }
+
+    /// True while nothing can be written because the disk has no room for another segment.
+    pub fn is_full(&self) -> bool {
+        self.shared.full.load(Ordering::Relaxed)
     }
 
     /// Waits until the queue has room. Call it before `append`.

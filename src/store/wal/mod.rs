@@ -46,7 +46,9 @@
 //! that does not fit begins the next segment, which is longer than usual if it must be.
 //! Committed positions ride along. When nothing came for a while (`WalOptions::seal_after`) the
 //! writer adds a batch without a sync that says what is synced: recovery can then tell that what
-//! is before it was acknowledged. Any error of a write or sync ends the process (`fail_stop`).
+//! is before it was acknowledged. Any error of a write or sync ends the process (`fail_stop`), but
+//! for a new segment that finds no room on the disk: nothing stands in it yet. The writer waits for
+//! room, and everybody for the writer ([`Wal::is_full`]).
 //!
 //! # Letting go
 //! Segments go from the old end only, and only when no group needs a record of them and a newer

@@ -242,6 +242,7 @@ async fn start(
         rounds: watch::Sender::new(0),
         finished: watch::Sender::new(false),
         spare: Arc::new(Spare::default()),
+        full: Default::default(),
     });
     let begun = |e: std::io::Error| Error::io("begin a log segment in", dir, &e);
     let active = begin_segment(&shared, &durable, &previous, 0)

@@ -147,11 +147,35 @@ impl Spare {
                 (path, file)
             }
         };
-        if file.len().await? > bytes {
-            file.set_len(bytes).await?;
+        let made = async {
+            if file.len().await? > bytes {
+                file.set_len(bytes).await?;
+            }
+            zero(file.as_ref(), 0, bytes).await
+        };
+        if let Err(error) = made.await {
+            give_up(disk, &path, &error).await;
+            return Err(error);
         }
-        zero(file.as_ref(), 0, bytes).await?;
         Ok((path, file))
+    }
+}
+
+/// True where there is no room for a write; another attempt may find some.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// A file that was to become a segment and found no room: it must not take what there is. Of what
+/// it holds nothing is needed, whatever became of it on the disk.
+pub(super) async fn give_up(disk: &dyn Disk, path: &Path, error: &io::Error) {
+    if is_full(error)
+        && let Err(error) = disk.remove(path).await
+    {
+        tracing::warn!(%error, path = %path.display(), "a file of the log is in the way");
     }
 }
 

@@ -12,6 +12,11 @@ use crate::types::GroupId;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often it is looked whether the disk has room for a segment.
+const ROOM_LOOK: Duration = Duration::from_millis(200);
 
 pub(super) struct Writer {
     pub shared: Arc<Shared>,
@@ -38,7 +43,12 @@ impl Writer {
     pub async fn run(mut self) {
         let outcome = self.work().await;
         if let Err(error) = outcome {
-            self.shared.fail(&error);
+            let closing = self.shared.state.lock().closing;
+            match segment::is_full(&error) && closing {
+                // It waited for room when it was to end. What is queued was never acknowledged.
+                true => self.shared.end(&error),
+                false => self.shared.fail(&error),
+            }
         }
         self.shared.spare.settle().await;
         self.shared.finished.send_replace(true);
@@ -220,12 +230,32 @@ impl Writer {
             sequence: self.sequence,
             synced: self.synced,
         };
-        self.active = begin_segment(&self.shared, &self.durable, &previous, bytes).await?;
+        self.active = self.begin(&previous, bytes).await?;
         self.sequence += CHECKPOINT_COPIES;
         self.synced = self.sequence - 1;
         self.told = self.synced;
         self.compact = true;
         Ok(())
+    }
+
+    /// Begins a segment. Where the disk has no room for one everything waits: what was acknowledged
+    /// is where it was, and others go on without this node.
+    async fn begin(&self, previous: &Previous, bytes: u64) -> io::Result<Active> {
+        let shared = &self.shared;
+        loop {
+            let begun = begin_segment(shared, &self.durable, previous, bytes).await;
+            let waits = match &begun {
+                Err(error) => segment::is_full(error) && !shared.state.lock().closing,
+                Ok(_) => false,
+            };
+            if shared.full.swap(waits, Ordering::Relaxed) != waits {
+                tracing::warn!(waits, "room on the disk for the log's next segment");
+            }
+            if !waits {
+                return begun;
+            }
+            tokio::time::sleep(ROOM_LOOK).await;
+        }
     }
 
     /// Committed positions go into the checkpoint.

@@ -1,11 +1,12 @@
 //! Segments: switching, freeing, recycling, rewriting; the cache; the queue.
 
 use super::{DIR, G1, G2, all, append, at, entry, long, open, options, run};
-use crate::env::sim::{self, Fault, OpKind, SimDisk};
+use crate::env::sim::{self, Fault, FaultError, OpKind, SimDisk};
 use crate::store::wal::{LogEntry, Wal};
 use crate::types::{GroupId, LogIndex};
 use bytes::Bytes;
 use std::path::Path;
+use std::time::Duration;
 
 #[test]
 fn a_seeded_group_begins_behind_its_purged_position() {
@@ -274,6 +275,90 @@ fn a_failed_sync_ends_the_log_and_nobody_is_told_it_worked() {
         wal.ready().await;
         wal.close().await;
     });
+}
+
+/// No room for a new segment: nothing is acknowledged and nothing lost, until there is room.
+#[test]
+fn a_full_disk_holds_the_log_up_until_there_is_room() {
+    for op in [OpKind::Create, OpKind::Zero, OpKind::Rename] {
+        run(async {
+            let disk = SimDisk::new(1);
+            let (wal, handles) = open(&disk).await;
+            append(&wal, G1, vec![entry(G1, 1, 1)]).await.unwrap();
+            let fault = Fault {
+                times: u64::MAX,
+                error: FaultError::NoSpace,
+                ..Fault::once(op, "spare-")
+            };
+            handles.disk.add_fault(fault);
+            let mut index = 2;
+            while !wal.is_full() {
+                let entry = vec![long(G1, 1, index, 1_000)];
+                let full = async {
+                    while !wal.is_full() {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    done = append(&wal, G1, entry) => done.unwrap(),
+                    () = full => {}
+                }
+                index += 1;
+                assert!(index < 1_000, "{op:?}: the disk is never full");
+            }
+            let synced = wal.synced(G1);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(wal.synced(G1), synced, "{op:?}");
+            assert_eq!(
+                spares(&handles.disk),
+                0,
+                "{op:?}: space is kept for nothing"
+            );
+            handles.disk.clear_faults();
+            append(&wal, G1, vec![entry(G1, 1, index)]).await.unwrap();
+            assert!(!wal.is_full(), "{op:?}");
+            let (wal, _) = open(&disk.kill()).await;
+            assert_eq!(all(&wal, G1).await.unwrap().len() as u64, index, "{op:?}");
+        });
+    }
+}
+
+#[test]
+fn a_log_that_waits_for_room_can_be_closed() {
+    run(async {
+        let disk = SimDisk::new(1);
+        let (env, handles) = sim::env_on(1, disk.clone());
+        let mut options = options();
+        options.on_fatal = std::sync::Arc::new(|what, error| panic!("{what}: {error}"));
+        let wal = Wal::open_with(env, Path::new(DIR), options).await.unwrap();
+        handles.disk.add_fault(Fault {
+            times: u64::MAX,
+            error: FaultError::NoSpace,
+            ..Fault::once(OpKind::Zero, "spare-")
+        });
+        let mut index = 1;
+        while !wal.is_full() {
+            // Of those that wait nobody is told that they were written.
+            let entry = vec![long(G1, 1, index, 1_000)];
+            wal.append(G1, entry, Box::new(|_| {})).unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            index += 1;
+        }
+        let synced = wal.synced(G1);
+        wal.close().await;
+        assert_eq!(wal.synced(G1), synced);
+        assert_eq!(handles.spawn.panics(), Vec::<String>::new());
+        let (wal, _) = open(&disk.kill()).await;
+        assert_eq!(all(&wal, G1).await.unwrap().len() as u64, synced.0);
+    });
+}
+
+fn spares(disk: &SimDisk) -> usize {
+    let files = disk.files().into_iter();
+    files
+        .filter(|(path, _)| path.to_string_lossy().contains("spare-"))
+        .count()
 }
 
 #[test]
