@@ -129,11 +129,19 @@ impl Group {
         Ok(())
     }
 
-    /// The shard's time as this node knows it: counted where it leads, else that of the state.
+    /// The shard's time as this node knows it: that of the state, where it leads counted on.
     pub fn known_time(&self) -> ShardTime {
-        if self.raft.is_leader() {
-            return self.proposer.time();
+        let applied = self.applied_time();
+        match self.raft.is_leader() {
+            // It may lead and not have learned the time yet.
+            true => applied.max(self.proposer.time()),
+            false => applied,
         }
+    }
+
+    /// The shard's time in the state here: about the same on all nodes, and behind what the leader
+    /// counts while nothing happens.
+    pub fn applied_time(&self) -> ShardTime {
         let header = self
             .machine
             .view()

@@ -247,7 +247,7 @@ impl Node {
                 inode: answer.file.inode,
                 content: id,
             };
-            let expires = shard.proposer.time().plus_ms(TICKET_MS);
+            let expires = shard.known_time().plus_ms(TICKET_MS);
             let ticket = self.tickets.issue(right, &caller.user, expires)?;
             for chunk in found.chunks {
                 let mac = self
@@ -289,7 +289,7 @@ impl Node {
     ) -> Result<Answer> {
         self.must_own_upload(caller, parent, upload).await?;
         let shard = self.groups.shard(GroupId::FIRST)?;
-        let expires = shard.proposer.time().plus_ms(TICKET_MS);
+        let expires = shard.known_time().plus_ms(TICKET_MS);
         let right = TicketRight::Write { upload };
         Ok(Answer::Ticket(self.tickets.issue(
             right,

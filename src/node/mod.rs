@@ -155,10 +155,11 @@ impl Node {
     }
 
     /// The time of the shard of `/`, by which tickets expire; on a node without a replica of it
-    /// they end with their key.
+    /// they end with their key. Not what the leader counts: a follower that answers a stale read
+    /// makes tickets too.
     pub fn ticket_time(&self) -> ShardTime {
         let shard = self.groups.shard(GroupId::FIRST);
-        shard.map_or(ShardTime(0), |shard| shard.known_time())
+        shard.map_or(ShardTime(0), |shard| shard.applied_time())
     }
 
     /// Takes a newer view of the cluster.

@@ -16,6 +16,7 @@ mod play;
 mod replicas;
 mod script;
 mod scrub;
+mod time;
 mod view;
 
 use super::Node;
