@@ -239,6 +239,7 @@ impl Core {
             chunks: self.chunks,
             reserve: self.reserve,
             low_space: Default::default(),
+            room: Default::default(),
             stopping: Default::default(),
             groups,
             peers,

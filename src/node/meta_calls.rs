@@ -89,7 +89,7 @@ impl Node {
             .map_err(|e| Error::usage(format!("the change cannot be read ({})", e.message)))?;
         judge(caller, &asked, request.len())?;
         if asked.ops.iter().any(needs_space) {
-            self.must_have_space()?;
+            self.must_have_space_to_lead(&shard.raft)?;
         }
         asked.session = own_session(caller, asked.session);
         asked.user = caller.user.clone();

@@ -42,6 +42,7 @@ mod proposer;
 mod reader;
 mod registry;
 mod repairs;
+mod room;
 mod root_work;
 mod scrub;
 mod serve;
@@ -105,6 +106,7 @@ pub(crate) struct Node {
     pub reserve: Reserve,
     /// Too little space for new data; deletes go on.
     pub low_space: AtomicBool,
+    room: room::Room,
     /// Told to stop: what ends from now on ends in order.
     pub stopping: AtomicBool,
     /// Replicas here.

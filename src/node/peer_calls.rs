@@ -176,6 +176,7 @@ impl Node {
                 Ok(PeerAnswer::CheckedChunks(self.check_chunks(from).await?))
             }
             PeerCall::Entries { group, from, to } => self.entries(group, from, to).await,
+            PeerCall::HasRoom => Ok(PeerAnswer::HasRoom(self.must_have_space().is_ok())),
             PeerCall::LogEnd(group) => Ok(PeerAnswer::LogEnd(self.log_end(group)?)),
             PeerCall::PutChunk { .. } | PeerCall::GetChunk { .. } | PeerCall::Image { .. } => {
                 unreachable!("calls with raw bytes are served above")

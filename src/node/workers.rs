@@ -63,6 +63,7 @@ pub(super) fn start(node: &Arc<Node>) {
     spawn.spawn("repairs", Box::pin(super::repairs::run(node.clone())));
     spawn.spawn("scrub", Box::pin(super::scrub::run(node.clone())));
     spawn.spawn("damage", Box::pin(super::verify::run(node.clone())));
+    spawn.spawn("room", Box::pin(super::room::run(node.clone())));
     spawn.spawn("space", Box::pin(space_loop(node.clone())));
     spawn.spawn("slots", Box::pin(slots_loop(node.clone())));
     spawn.spawn("garbage", Box::pin(super::garbage::run(node.clone())));

@@ -140,6 +140,8 @@ pub enum PeerCall {
     Heartbeats(
         #[serde(deserialize_with = "codec::at_most::<_, _, RAFT_MESSAGES_MAX>")] Vec<RaftMessage>,
     ),
+    /// Is there room for new data on your disk?
+    HasRoom,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,6 +193,7 @@ pub enum PeerAnswer {
     Entries(Vec<(u64, u64, LogIndex, Bytes)>),
     /// `None`: no replica of that group is there.
     LogEnd(Option<LogEnd>),
+    HasRoom(bool),
 }
 
 /// What a replica's log knows of its end.

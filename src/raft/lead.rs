@@ -83,13 +83,25 @@ impl RaftGroup {
     /// # Errors
     /// `unavailable` if there is nobody else to lead, or nobody does at the deadline.
     pub async fn hand_over(&self, deadline: Duration) -> Result<()> {
+        self.hand_over_to(|_| true, deadline).await
+    }
+
+    /// [`hand_over`](Self::hand_over) to one of the voters that `may` lead.
+    ///
+    /// # Errors
+    /// Those of `hand_over`; nothing was changed if none of them may.
+    pub async fn hand_over_to(
+        &self,
+        may: impl Fn(ReplicaId) -> bool,
+        deadline: Duration,
+    ) -> Result<()> {
         let mut metrics = self.raft.metrics();
         let heir = {
             let now = metrics.borrow_watched();
             if now.state != ServerState::Leader {
                 return Ok(());
             }
-            heir(&now)
+            heir(&now, may)
         };
         let Some(heir) = heir else {
             return Err(Error::unavailable(format!(
@@ -119,8 +131,8 @@ fn leads(metrics: &RaftMetrics<Types>) -> bool {
     metrics.state == ServerState::Leader && metrics.last_quorum_acked.is_some()
 }
 
-/// The other voter that has most of the log; of several, one that was heard of last.
-fn heir(metrics: &RaftMetrics<Types>) -> Option<ReplicaId> {
+/// The other voter that may lead and has most of the log; of several, one that was heard of last.
+fn heir(metrics: &RaftMetrics<Types>, may: impl Fn(ReplicaId) -> bool) -> Option<ReplicaId> {
     let matched = |id: &u64| {
         let of = metrics.replication.as_ref().and_then(|all| all.get(id));
         of.copied().flatten()
@@ -130,7 +142,7 @@ fn heir(metrics: &RaftMetrics<Types>) -> Option<ReplicaId> {
         of.copied().flatten().map(|at| *at)
     };
     (metrics.membership_config.voter_ids())
-        .filter(|id| *id != metrics.id)
+        .filter(|id| *id != metrics.id && may(ReplicaId(*id)))
         .max_by_key(|id| (matched(id), heard(id)))
         .map(ReplicaId)
 }

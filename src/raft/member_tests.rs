@@ -287,6 +287,18 @@ async fn a_leader_hands_over_to_the_voter_that_has_most() {
     // A follower has nothing to give.
     cluster.group(behind).hand_over(LONG).await.unwrap();
 
+    // Only to whom it may go, and if that is nobody it stays.
+    for heir in [leader, behind] {
+        let leads = cluster.leader().await;
+        let to = |replica: ReplicaId| replica.0 == heir;
+        let group = cluster.group(leads);
+        let nobody = group.hand_over_to(|_| false, LONG).await.unwrap_err();
+        assert_eq!(nobody.code, Code::Unavailable);
+        assert!(group.is_leader());
+        group.hand_over_to(to, LONG).await.unwrap();
+        cluster.group(heir).wait_leader(LONG).await.unwrap();
+    }
+
     let alone = Cluster::start(1, 208).await;
     alone.leader().await;
     let nobody = alone.group(1).hand_over(LONG).await.unwrap_err();
