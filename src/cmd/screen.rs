@@ -58,7 +58,13 @@ pub fn screen(overview: &Overview) -> String {
         ]);
     }
     let (missing, moving, lost) = (ring.under_replicated, ring.moving, ring.lost);
-    let ring = format!("ring: copies under-replicated {missing}, moving {moving}, lost {lost}\n");
+    let counted = match ring.counted_ms_ago {
+        Some(ago) => format!("counted {} ago", human_duration(Duration::from_millis(ago))),
+        None => "not counted by all yet".into(),
+    };
+    let ring = format!(
+        "ring: copies under-replicated {missing}, moving {moving}, lost {lost} ({counted})\n"
+    );
     format!("{text}\n{nodes}\n{shards}\n{ring}")
 }
 

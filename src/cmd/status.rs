@@ -25,12 +25,16 @@ struct StatusJson<'a> {
 /// Copies of chunks, as the nodes counted them last.
 #[derive(Serialize)]
 struct RingJson {
-    /// Missing where they belong, and being made.
+    /// Missing where they belong, and being made, or without a node to be on.
     under_replicated: u64,
+    /// Of these, the ones without a node to be on.
+    without_node: u64,
     /// Still where they do not belong any more.
     moving: u64,
     /// Missing where they belong, and nobody has one.
     lost: u64,
+    /// Of the oldest count; `null` while a node has not counted.
+    counted_ms_ago: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -105,8 +109,10 @@ fn node_json(node: &NodeView) -> NodeJson<'_> {
 fn ring_json(ring: RingHealth) -> RingJson {
     RingJson {
         under_replicated: ring.under_replicated,
+        without_node: ring.without_node,
         moving: ring.moving,
         lost: ring.lost,
+        counted_ms_ago: ring.counted_ms_ago,
     }
 }
 

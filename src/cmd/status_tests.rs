@@ -39,8 +39,10 @@ fn status() -> StatusView {
 
 const RING: RingHealth = RingHealth {
     under_replicated: 3,
+    without_node: 2,
     moving: 2,
     lost: 1,
+    counted_ms_ago: Some(12_000),
 };
 
 #[test]
@@ -55,7 +57,7 @@ NODE  ADDRESS         STATE    ZONE  RACK  DISK               CHUNKS       LEADS
 SHARD  PREFIX  LEADER  REPLICAS  ENTRIES  BYTES   TO CLEAN UP
 1      /       1       1         40       2.0KiB  0
 
-ring: copies under-replicated 3, moving 2, lost 1
+ring: copies under-replicated 3, moving 2, lost 1 (counted 12s ago)
 ";
     let overview = Overview {
         status: status(),
@@ -77,7 +79,8 @@ fn a_shard_is_this_json() {
 fn the_ring_and_what_a_node_uses_are_in_the_json() {
     assert_eq!(
         serde_json::to_string(&ring_json(RING)).unwrap(),
-        "{\"under_replicated\":3,\"moving\":2,\"lost\":1}"
+        "{\"under_replicated\":3,\"without_node\":2,\"moving\":2,\"lost\":1,\
+         \"counted_ms_ago\":12000}"
     );
     let node = serde_json::to_value(node_json(&status().nodes[0])).unwrap();
     assert_eq!(node["used"], 6u64 << 30);

@@ -141,10 +141,22 @@ impl Node {
                 .filter(|group| group.leader == Some(node.node));
             node.leaders = leads.count() as u64;
         }
-        let ring = ring_health(&beats);
         let newest = view.rings.newest().nodes();
+        let places: Vec<NodeId> = newest
+            .iter()
+            .copied()
+            .filter(|node| !view.is_down(*node))
+            .collect();
+        let ring = ring_health(&beats, &places);
         outside(&members, &view.online, newest, &mut health);
         copies(ring, view.rings.iter().count(), &mut health);
+        if members.len() >= COPIES && ring.without_node > 0 {
+            let (copies, nodes) = (ring.without_node, places.len());
+            health.yellow(format!(
+                "{copies} copies of chunks have no node to be on ({nodes} of {COPIES} are there)"
+            ));
+        }
+        uncounted(&beats, &places, &mut health);
         let status = StatusView {
             cluster: self.cluster,
             health: health.word().into(),
@@ -347,15 +359,42 @@ fn group_view(
     }
 }
 
-/// What all nodes that were heard of told of their copies.
-fn ring_health(beats: &[Heard]) -> RingHealth {
+/// What all nodes that were heard of told of their copies, of which there are to be
+/// [`COPIES`] on as many of the nodes that are `places` for them.
+fn ring_health(beats: &[Heard], places: &[NodeId]) -> RingHealth {
     let mut ring = RingHealth::default();
+    let mut chunks = 0;
     for repair in beats.iter().filter_map(|(_, _, beat)| beat.repair.as_ref()) {
         ring.under_replicated += repair.missing.saturating_sub(repair.lost);
         ring.moving += repair.surplus;
         ring.lost += repair.lost;
+        chunks = chunks.max(repair.wanted);
     }
+    // With fewer nodes than copies every chunk belongs on all of them.
+    let short = COPIES.saturating_sub(places.len()) as u64;
+    ring.without_node = chunks.saturating_mul(short);
+    ring.under_replicated = ring.under_replicated.saturating_add(ring.without_node);
+    let ages = places.iter().map(|node| counted_ms_ago(beats, *node));
+    let oldest = ages.collect::<Option<Vec<u64>>>();
+    ring.counted_ms_ago = oldest.and_then(|ages| ages.into_iter().max());
     ring
+}
+
+/// How long ago a node counted its copies.
+fn counted_ms_ago(beats: &[Heard], node: NodeId) -> Option<u64> {
+    let (_, age, beat) = beats.iter().find(|(heard, ..)| *heard == node)?;
+    let counted = beat.repair.as_ref()?.counted_ms_ago?;
+    Some(counted.saturating_add(*age))
+}
+
+/// Nodes that may miss copies and do not know it yet. One that is not heard of is told of elsewhere.
+fn uncounted(beats: &[Heard], places: &[NodeId], health: &mut Health) {
+    for (node, _, beat) in beats.iter().filter(|(node, ..)| places.contains(node)) {
+        let repair = beat.repair.as_ref();
+        if repair.is_some_and(|repair| repair.counted_ms_ago.is_none()) {
+            health.yellow(format!("node {node} has not counted its copies yet"));
+        }
+    }
 }
 
 /// Nodes that chunks will move to or from: the ring does not say so yet.
@@ -375,11 +414,8 @@ fn outside(members: &[&NodeInfo], online: &BTreeSet<NodeId>, ring: &[NodeId], he
 
 /// Copies that are missing, moving, lost.
 fn copies(ring: RingHealth, epochs: usize, health: &mut Health) {
-    let RingHealth {
-        under_replicated: missing,
-        lost,
-        ..
-    } = ring;
+    let lost = ring.lost;
+    let missing = ring.under_replicated.saturating_sub(ring.without_node);
     if lost > 0 {
         health.red(format!(
             "chunks that files need are missing on every node that answers ({lost} copies); `dfs \
@@ -426,8 +462,14 @@ mod tests {
     fn the_ring_is_the_sum_of_what_its_nodes_counted() {
         let silent = (NodeId(4), 0, Beat::default());
         let beats = [heard(1, (5, 2, 0)), heard(2, (1, 0, 7)), silent];
-        let ring = ring_health(&beats);
+        let ids = |of: &[u64]| of.iter().map(|id| NodeId(*id)).collect::<Vec<_>>();
+        let ring = ring_health(&beats, &ids(&[1, 2, 3, 4]));
         assert_eq!((ring.under_replicated, ring.moving, ring.lost), (4, 7, 2));
+        assert_eq!((ring.without_node, ring.counted_ms_ago), (0, None));
+        // Each of 100 chunks belongs on three nodes.
+        let ring = ring_health(&beats, &ids(&[1, 2]));
+        assert_eq!((ring.under_replicated, ring.without_node), (104, 100));
+        assert_eq!(ring.counted_ms_ago, Some(5));
         let mut health = Health::default();
         copies(ring, 1, &mut health);
         assert_eq!((health.word(), health.reasons.len()), ("red", 2));

@@ -147,12 +147,17 @@ pub struct Overview {
 /// last. A chunk that belongs on three nodes and is on none counts three times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingHealth {
-    /// Missing where they belong, and being made of others.
+    /// Missing where they belong, and being made of others, or without a node to be on.
     pub under_replicated: u64,
+    /// Of these, the ones without a node to be on: there are fewer nodes than copies.
+    pub without_node: u64,
     /// Still where they do not belong any more.
     pub moving: u64,
     /// Missing where they belong, and no node that answers has one.
     pub lost: u64,
+    /// How old the oldest of the nodes' counts is, milliseconds; `None`: some node has not counted
+    /// yet.
+    pub counted_ms_ago: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
