@@ -240,6 +240,11 @@ fn frames_of_garbage_too_long_and_never_finished() {
 #[test]
 fn what_would_leave_too_few_is_refused_with_what_it_would_take() {
     let mut cluster = Cluster::start(3);
+    let local = cluster.write("large", &bytes(1, 300_000));
+    cluster
+        .dfs(&["put", "-q", local.to_str().unwrap(), "/large"])
+        .ok();
+    cluster.until_settled();
     let refused = |cluster: &Cluster, line: &[&str], parts: &[&str]| {
         let error = cluster.dfs(&[&["--json"], line].concat()).error(4);
         let said = format!("{} {}", error["message"], error["hint"]);
@@ -250,6 +255,14 @@ fn what_would_leave_too_few_is_refused_with_what_it_would_take() {
     let drain = ["node", "drain", "3"];
     let copies = ["2 nodes for 3 copies", "join another node first"];
     refused(&cluster, &drain, &copies);
+    refused(&cluster, &["node", "weight", "3", "0"], &copies);
+    cluster.dfs(&["node", "weight", "9", "0"]).fails(3);
+    let missing = |cluster: &Cluster| {
+        let ring = &cluster.status()["ring"];
+        let count = |name: &str| ring[name].as_u64().unwrap();
+        (count("under_replicated"), count("without_node"))
+    };
+    assert_eq!(missing(&cluster), (0, 0));
     refused(
         &cluster,
         &["node", "remove", "3"],
@@ -266,6 +279,15 @@ fn what_would_leave_too_few_is_refused_with_what_it_would_take() {
         let ran = cluster.dfs(&["--json", "node", "ls"]);
         ran.stdout.contains("\"offline\"")
     });
+    // Nobody can make the third copy.
+    until(HEALTHY_WITHIN, "the missing copy is counted", || {
+        missing(&cluster) == (1, 1)
+    });
+    assert!(
+        cluster.status()["reasons"]
+            .to_string()
+            .contains("no node to be on")
+    );
     refused(&cluster, &["node", "remove", "2", "--force"], &voters);
     refused(&cluster, &drain, &copies);
     cluster.dfs(&["node", "drain", "9"]).fails(3);

@@ -423,6 +423,11 @@ pub(super) fn root_commands() -> Vec<Vec<u8>> {
             state: NodeState::Removed,
             seen: 3,
         },
+        RootCommand::SetWeightAsSeen {
+            node: NodeId(1),
+            weight: 0,
+            seen: 3,
+        },
         RootCommand::NextReplica,
         RootCommand::OpenEpoch {
             after: Epoch(1),

@@ -34,7 +34,11 @@ const MILLION: f64 = 1_000_000.0;
 #[derive(Clone, Copy)]
 enum Spare {
     Drain,
-    Remove { force: bool },
+    Remove {
+        force: bool,
+    },
+    /// Of chunks alone.
+    Weight,
 }
 
 /// What became of it.
@@ -58,12 +62,12 @@ impl Node {
             AdminCall::Drain(node) => self.spare(Spare::Drain, node).await,
             AdminCall::Undrain(node) => self.undrain(node).await,
             AdminCall::Remove { node, force } => self.spare(Spare::Remove { force }, node).await,
+            // Without weight it holds no chunks: as one that is drained of them.
+            AdminCall::Weight { node, weight: 0 } => self.spare(Spare::Weight, node).await,
             AdminCall::Weight { node, weight } => {
                 self.root_command(RootCommand::SetWeight { node, weight })
                     .await?;
-                let text =
-                    format!("node {node} now has weight {weight}; chunks move by themselves");
-                Ok(AdminAnswer::Done(text))
+                Ok(AdminAnswer::Done(weighs(node, weight)))
             }
             AdminCall::Ring => Ok(AdminAnswer::Ring(self.ring_view())),
             AdminCall::Locate(path) => self.locate(path).await.map(AdminAnswer::Located),
@@ -159,6 +163,7 @@ impl Node {
             let tried = match how {
                 Spare::Drain => self.drain(node).await?,
                 Spare::Remove { force } => self.remove_node(node, force).await?,
+                Spare::Weight => self.take_weight(node).await?,
             };
             let now = self.env.clock.now();
             let agreed_at = *agreed_at.get_or_insert(now + AGREED_WITHIN);
@@ -182,23 +187,32 @@ impl Node {
         if info.state == NodeState::Draining {
             return Ok(Tried::Done(format!("node {node} is draining already")));
         }
-        let members = view
+        let mut members = view
             .members()
             .filter(|info| info.state == NodeState::Member);
-        let left = members.filter(|info| info.node != node).count();
-        let ring = view.rings.newest().nodes();
-        let held = ring.iter().filter(|other| **other != node).count();
-        let copies = COPIES.min(ring.len());
-        if left == 0 || (ring.contains(&node) && held < copies && held < COPIES) {
-            let why = format!(
-                "without node {node} there are {held} nodes for {copies} copies of everything"
-            );
-            return Err(Error::new(Code::Conflict, why)
-                .hint("join another node first, or take it out with `dfs node remove --force`"));
+        let others = members.any(|info| info.node != node);
+        keeps_copies(&view, node)?;
+        if !others {
+            let why = format!("node {node} is the only one");
+            return Err(Error::new(Code::Conflict, why).hint("join another node first"));
         }
         let done = format!("node {node} is draining; `dfs node ls` says when it is drained");
         let seen = view.cluster.version;
         self.set_state(node, NodeState::Draining, seen, done).await
+    }
+
+    async fn take_weight(self: &Arc<Self>, node: NodeId) -> Result<Tried> {
+        let view = self.views.now();
+        let info = view.node(node).ok_or_else(|| no_node(node))?;
+        let done = weighs(node, 0);
+        if info.weight == 0 && info.state != NodeState::Removed {
+            return Ok(Tried::Done(done));
+        }
+        keeps_copies(&view, node)?;
+        let seen = view.cluster.version;
+        let weight = 0;
+        let command = RootCommand::SetWeightAsSeen { node, weight, seen };
+        self.decided_by_view(command, done).await
     }
 
     async fn undrain(self: &Arc<Self>, node: NodeId) -> Result<AdminAnswer> {
@@ -257,6 +271,10 @@ impl Node {
         done: String,
     ) -> Result<Tried> {
         let command = RootCommand::SetStateAsSeen { node, state, seen };
+        self.decided_by_view(command, done).await
+    }
+
+    async fn decided_by_view(&self, command: RootCommand, done: String) -> Result<Tried> {
         match self.root_command(command).await {
             Err(error) if error.code == Code::Conflict => Ok(Tried::Refused(error)),
             answered => answered.map(|_| Tried::Done(done)),
@@ -415,6 +433,29 @@ impl Node {
         });
         Ok(AdminAnswer::Users(views.collect()))
     }
+}
+
+fn weighs(node: NodeId, weight: u32) -> String {
+    format!("node {node} now has weight {weight}; chunks move by themselves")
+}
+
+/// Without a node there must be as many for the copies as now, or enough. Nodes that chunks are on
+/// their way from do not count.
+fn keeps_copies(view: &View, node: NodeId) -> Result<()> {
+    let ring = view.rings.newest().nodes();
+    let holds = |id: &NodeId| {
+        let info = view.node(*id);
+        info.is_some_and(|info| info.state == NodeState::Member && info.weight > 0)
+    };
+    let copies = COPIES.min(ring.len());
+    let left = ring.iter().filter(|id| **id != node && holds(id)).count();
+    if left >= copies || !ring.contains(&node) {
+        return Ok(());
+    }
+    let why =
+        format!("without node {node} there are {left} nodes for {copies} copies of everything");
+    Err(Error::new(Code::Conflict, why)
+        .hint("join another node first, or take it out with `dfs node remove --force`"))
 }
 
 /// A new leader of the root group has not heard of all groups yet.

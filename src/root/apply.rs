@@ -132,7 +132,7 @@ impl Root<'_> {
                 node,
             } => self.spend_token(token, secret, key, node),
             RootCommand::SetState { node, state } => self.set_state(node, state, None),
-            RootCommand::SetWeight { node, weight } => self.set_weight(node, weight),
+            RootCommand::SetWeight { node, weight } => self.set_weight(node, weight, None),
             RootCommand::RemoveUser(name) => self.remove_user(&name),
             RootCommand::NextReplica => {
                 let given = self.cluster.next_replica;
@@ -147,6 +147,9 @@ impl Root<'_> {
             RootCommand::CloseBefore(epoch) => self.close_before(epoch),
             RootCommand::SetStateAsSeen { node, state, seen } => {
                 self.set_state(node, state, Some(seen))
+            }
+            RootCommand::SetWeightAsSeen { node, weight, seen } => {
+                self.set_weight(node, weight, Some(seen))
             }
         }
     }
@@ -354,25 +357,39 @@ impl Root<'_> {
             let why = format!("node {id} {REMOVED}");
             return refuse(Code::Conflict, why, "join the machine as a new node");
         }
-        if seen.is_some_and(|seen| seen != self.cluster.view) {
-            let why = "the cluster's nodes have changed meanwhile";
-            return refuse(Code::Conflict, why, "look at `dfs node ls` and ask again");
+        if let Some(refusal) = self.changed_since(seen) {
+            return refusal;
         }
         info.state = state;
         self.put_in_view(key(NODES, id.0), encoded(&info));
         Ok(Ok(RootDone::Nothing))
     }
 
-    fn set_weight(&mut self, id: NodeId, weight: u32) -> Applied {
+    fn set_weight(&mut self, id: NodeId, weight: u32, seen: Option<u64>) -> Applied {
         let mut info = match self.known_node(id)? {
             Ok(info) => info,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        if info.weight != weight {
-            info.weight = weight;
-            self.put_in_view(key(NODES, id.0), encoded(&info));
+        if info.state == NodeState::Removed {
+            let why = format!("node {id} {REMOVED}");
+            return refuse(Code::Conflict, why, "join the machine as a new node");
         }
+        if info.weight == weight {
+            return Ok(Ok(RootDone::Nothing));
+        }
+        if let Some(refusal) = self.changed_since(seen) {
+            return refusal;
+        }
+        info.weight = weight;
+        self.put_in_view(key(NODES, id.0), encoded(&info));
         Ok(Ok(RootDone::Nothing))
+    }
+
+    /// The refusal of what was decided by an older view.
+    fn changed_since(&self, seen: Option<u64>) -> Option<Applied> {
+        let changed = seen.is_some_and(|seen| seen != self.cluster.view);
+        let why = "the cluster's nodes have changed meanwhile";
+        changed.then(|| refuse(Code::Conflict, why, "look at `dfs node ls` and ask again"))
     }
 
     fn remove_user(&mut self, name: &str) -> Applied {

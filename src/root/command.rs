@@ -61,6 +61,13 @@ pub enum RootCommand {
         state: NodeState,
         seen: u64,
     },
+    /// As `SetWeight`, void once the view has changed by whose version it was decided: without
+    /// weight a node holds no chunks.
+    SetWeightAsSeen {
+        node: NodeId,
+        weight: u32,
+        seen: u64,
+    },
 }
 
 /// What a command gave.

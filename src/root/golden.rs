@@ -142,6 +142,11 @@ fn commands() {
             state: NodeState::Removed,
             seen: 41,
         },
+        RootCommand::SetWeightAsSeen {
+            node: NodeId(3),
+            weight: 0,
+            seen: 42,
+        },
     ];
     let entries = all.into_iter().map(|command| RootEntry {
         time: ShardTime(5),

@@ -213,7 +213,18 @@ fn of_two_changes_decided_by_one_view_the_second_is_refused() {
     // Sent again, as it was not known to be done.
     records.now(remove(2, seen)).unwrap();
     let seen = records.version();
-    records.now(remove(3, seen)).unwrap();
+    let weigh = |node, seen| RootCommand::SetWeightAsSeen {
+        node: NodeId(node),
+        weight: 0,
+        seen,
+    };
+    records.now(weigh(1, seen)).unwrap();
+    let second = records.now(weigh(3, seen)).unwrap_err();
+    assert!(second.message.contains("changed meanwhile"), "{second}");
+    records.now(weigh(1, seen)).unwrap();
+    let of_removed = records.now(weigh(2, records.version())).unwrap_err();
+    assert!(of_removed.message.contains("removed"), "{of_removed}");
+    records.now(remove(3, records.version())).unwrap();
 }
 
 #[test]
