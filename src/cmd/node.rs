@@ -34,7 +34,7 @@ enum Verb {
     Remove {
         /// Its number
         node: u64,
-        /// Although it was not drained: it is lost
+        /// Although it was not drained: it is lost, with copies that nobody else has
         #[arg(long)]
         force: bool,
     },
