@@ -149,7 +149,7 @@ impl MetaBase for LmdbBase {
             );
         }
         self.failed.store(true, Ordering::Release);
-        Err(Error::failed(format!("cannot commit ({error})")).at(self.path.display()))
+        Err(committing(&error).at(self.path.display()))
     }
 
     fn used_bytes(&self) -> Result<u64> {
@@ -265,14 +265,26 @@ fn opening(path: &Path, error: &heed::Error) -> Error {
     let error = match error {
         heed::Error::Io(io) => Error::io("open the database", path, io),
         heed::Error::Mdb(MdbError::Invalid | MdbError::Corrupted | MdbError::VersionMismatch) => {
-            Error::corrupt(format!("not a database that can be read ({error})")).hint(
-                "if the cluster has other nodes, remove this one (`dfs node remove N --force`) \
-                     and join again with an empty directory",
-            )
+            Error::corrupt(format!("not a database that can be read ({error})")).hint(JOIN_ANEW)
         }
         _ => Error::failed(format!("cannot open the database ({error})")),
     };
     error.at(path.display())
+}
+
+/// What is left to do about a database that cannot be worked with.
+const JOIN_ANEW: &str = "if the cluster has other nodes, remove this one (`dfs node remove N --force`) \
+     and join again with an empty directory";
+
+fn committing(error: &heed::Error) -> Error {
+    match error {
+        // Met on the way to what is to be changed: a restart would meet it again.
+        heed::Error::Mdb(MdbError::Corrupted | MdbError::PageNotFound) => {
+            Error::corrupt(format!("cannot commit, the database is damaged ({error})"))
+                .hint(JOIN_ANEW)
+        }
+        _ => Error::failed(format!("cannot commit ({error})")),
+    }
 }
 
 fn reading(error: &heed::Error) -> Error {
@@ -308,6 +320,29 @@ mod tests {
         let base = LmdbBase::open(dir.path(), 1 << 20).unwrap();
         let found = base.begin_read().unwrap().get(b"key").unwrap();
         assert_eq!(found.as_deref(), Some(&b"two"[..]));
+    }
+
+    #[test]
+    fn damage_that_a_commit_meets_is_named() {
+        const PAGE: usize = 4_096;
+        let dir = tempfile::tempdir().unwrap();
+        let put = |key: u32| BaseOp::Put(key.to_be_bytes().to_vec().into(), Buffer::from("value"));
+        let base = LmdbBase::open(dir.path(), 64 << 20).unwrap();
+        base.commit((0..5_000).map(put).collect()).unwrap();
+        drop(base);
+        let data = dir.path().join(DATA_FILE);
+        let mut bytes = std::fs::read(&data).unwrap();
+        // Flags of a page: it is a leaf.
+        let leaves = bytes.chunks_mut(PAGE).filter(|page| page[10..12] == [2, 0]);
+        let damaged = leaves.map(|page| page.fill(0)).count();
+        assert!(damaged > 10, "{damaged}");
+        std::fs::write(&data, bytes).unwrap();
+        let base = LmdbBase::open(dir.path(), 64 << 20).unwrap();
+        let error = base.commit(vec![put(77)]).unwrap_err();
+        assert_eq!(error.code, Code::Corrupt, "{error}");
+        assert!(error.to_string().contains("join again"), "{error}");
+        // Nothing is written by this process any more.
+        base.commit(vec![put(5_000)]).unwrap_err();
     }
 
     #[test]
