@@ -101,7 +101,8 @@ pub struct ServerSettings {
     /// The node's directory.
     pub data: PathBuf,
     pub listen: SocketAddr,
-    /// `HOST:PORT` that others reach this node by; `None`: the address it listens on.
+    /// `HOST:PORT` that others reach this node by; `None`: the address it listens on, and where that
+    /// is unspecified, this machine's on the way to the others.
     pub advertise: Option<String>,
     /// Empty: not said.
     pub zone: String,

@@ -46,6 +46,42 @@ fn state_of(cluster: &Cluster, id: u64) -> String {
     state.unwrap_or_default()
 }
 
+/// Where a node is, as the cluster knows.
+fn address_of(cluster: &Cluster, id: u64) -> String {
+    let nodes = cluster.dfs_at(0, &["--json", "node", "ls"]).json();
+    let node = nodes.as_array().unwrap().iter().find(|n| n["node"] == id);
+    node.unwrap()["address"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_node_on_all_addresses_is_told_as_those_see_it_that_it_joins() {
+    let mut cluster = Cluster::start(1);
+    cluster.write("f", &bytes(1, 200_000));
+    cluster.dfs(&["put", "f", "/f"]).ok();
+    let everywhere = "0.0.0.0:0";
+    let place = cluster.add("n1", everywhere, &[]);
+    cluster.enter(place);
+    // A restart chooses by what it knows of the others; it has another port here.
+    for start in 0..2 {
+        if start > 0 {
+            cluster.members[place].address = everywhere.to_owned();
+            cluster.run(place);
+        }
+        // The other is on this machine alone, so it is not the one of the default route.
+        let told = address_of(&cluster, cluster.members[place].id);
+        assert!(told.starts_with("127.0.0.1:"), "{told}");
+        let log = cluster.log(place);
+        assert!(log.contains(&format!("address={told}")), "{log}");
+        let warned = log.matches("--advertise HOST:PORT").count();
+        assert_eq!(warned, start + 1, "{log}");
+        cluster.members[place].address = told;
+        cluster.until_settled();
+        cluster.dfs_at(place, &["get", "-f", "/f", "back"]).ok();
+        assert!(std::fs::read(cluster.path("back")).unwrap() == bytes(1, 200_000));
+        assert_eq!(cluster.stop(place), 0);
+    }
+}
+
 #[test]
 fn a_node_that_was_drained_and_removed_ends_and_stays_out() {
     let mut cluster = Cluster::start(4);

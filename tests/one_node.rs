@@ -347,6 +347,45 @@ fn a_token_for_nobody_by_name_is_for_who_made_it() {
     assert_eq!(users[0]["admin"], true, "{users}");
 }
 
+/// This machine's address on its default route; loopback where it has none.
+fn own_ip() -> String {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Chooses the way and sends nothing.
+    let own = socket.connect("192.0.2.1:9");
+    let own = own.and_then(|()| socket.local_addr());
+    own.map_or("127.0.0.1".to_owned(), |own| own.ip().to_string())
+}
+
+#[test]
+fn a_node_on_all_addresses_tells_the_one_that_others_see() {
+    let node = Node::listening("0.0.0.0:0");
+    let (_, port) = node.address.rsplit_once(':').unwrap();
+    let told = format!("{}:{port}", own_ip());
+    let create = ["token", "create", "--client", "--user", "bob"];
+    let created = node.dfs(&create);
+    let said = created.stderr.clone();
+    created.ok();
+    let (_, line) = said.trim().split_once(" dfs ").expect("what to run");
+    assert!(line.starts_with(&format!("login {told} ")), "{said}");
+    let log = node.log();
+    assert!(log.contains(&format!("address={told}")), "{log}");
+    let warned = log.contains("--advertise HOST:PORT");
+    assert_eq!(warned, told.starts_with("127."), "{log}");
+
+    // What it says is run as it stands, and needs no other address.
+    let run = |words: &[&str]| {
+        let mut command = node.command(words);
+        support::ran(command.env_remove("DFS_CLUSTER").output().unwrap())
+    };
+    let words: Vec<&str> = line.split_whitespace().collect();
+    run(&[&["--identity", "bob.dfs"], &words[..]].concat()).ok();
+    run(&["--identity", "bob.dfs", "ls", "/"]).ok();
+    // The local user's client finds the node in whatever network the machine is.
+    let own = std::fs::read_to_string(node.path(".config/dfs/identity.dfs")).unwrap();
+    assert!(own.contains(&format!("\"127.0.0.1:{port}\"")), "{told}");
+    run(&["ls", "/"]).ok();
+}
+
 /// Local files beside the target of a get that are not it.
 fn parts(node: &Node) -> usize {
     let names = std::fs::read_dir(node.home.path()).unwrap();

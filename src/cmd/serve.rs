@@ -23,10 +23,12 @@ pub struct Args {
     /// The node's directory
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where to listen (UDP); port 0 takes a free one
+    /// Where to listen (UDP), 0.0.0.0:7440 if not given; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT", value_parser = listen)]
     listen: Option<SocketAddr>,
-    /// How others reach this node
+    /// How others reach this node; if not given the address it listens on, or where that is 0.0.0.0
+    /// or [::], this machine's address towards the other nodes (of the first node: on the default
+    /// route)
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     advertise: Option<String>,
     /// Zone the node stands in

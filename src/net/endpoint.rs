@@ -15,7 +15,7 @@ use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
     AsyncUdpSocket, ConnectError, ConnectionId, ConnectionIdGenerator, EndpointConfig, Runtime,
 };
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -68,6 +68,11 @@ impl Endpoint {
     /// As [`Endpoint::bind`].
     pub fn try_out(listen: SocketAddr) -> Result<()> {
         socket::try_out(listen)
+    }
+
+    /// This machine's address on the way to `to`; `None` where no way leads there. Sends nothing.
+    pub fn own_ip_towards(to: SocketAddr) -> Option<IpAddr> {
+        socket::own_ip_towards(to)
     }
 
     /// [`Endpoint::bind`] on a socket and timers that the caller made: for simulations.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Binds `listen` with large buffers. An IPv6 address takes IPv4 as well where the system can.
 ///
@@ -41,6 +41,19 @@ fn bound(listen: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// The address that the system would send from to `to`; `None` where it knows no way. To connect a
+/// UDP socket chooses the way and sends nothing.
+pub(super) fn own_ip_towards(to: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(to).ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    (!own.is_unspecified()).then_some(own)
+}
+
 /// Past the system's limit where this process may; else as far as the limit goes. Smaller buffers
 /// lose packets under load, which QUIC repairs.
 fn enlarge_buffers(socket: &UdpSocket) {
@@ -73,5 +86,16 @@ fn bind_failed(listen: SocketAddr, error: &io::Error) -> Error {
         }
         io::ErrorKind::PermissionDenied => failed.hint("use a port above 1023"),
         _ => failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_the_way_to_itself_a_machine_is_at_loopback() {
+        let own = own_ip_towards("127.0.0.1:9".parse().unwrap());
+        assert_eq!(own, Some(Ipv4Addr::LOCALHOST.into()));
     }
 }

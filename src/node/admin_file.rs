@@ -3,10 +3,12 @@
 //! hold today. Called at a start and now and then while the node runs.
 
 use super::Node;
+use super::advertise::loopback;
 use super::identity::serial;
 use crate::cluster::{self, ADMIN_DAYS, Identity, Installed};
 use crate::error::Result;
 use crate::types::{Credentials, Subject};
+use std::net::SocketAddr;
 use std::path::Path;
 
 const NAME: &str = "admin.dfs";
@@ -37,7 +39,15 @@ impl Node {
         if now == kept && !at_start {
             return Ok(());
         }
-        publish(&path, &now)
+        publish(&path, &now, self.here())
+    }
+
+    /// Where programs on this machine reach the node whatever network it is in, if that is not the
+    /// address it tells others.
+    fn here(&self) -> Option<String> {
+        let listen = self.endpoint.get()?.local_addr();
+        let here = SocketAddr::new(loopback(listen), listen.port());
+        listen.ip().is_unspecified().then(|| here.to_string())
     }
 
     /// New credentials when the old ones end soon and their user was not removed. Only members of
@@ -56,9 +66,15 @@ impl Node {
     }
 }
 
-fn publish(path: &Path, admin: &Identity) -> Result<()> {
+/// `here` is for the local user's client alone: the file may be copied to another machine.
+fn publish(path: &Path, admin: &Identity, here: Option<String>) -> Result<()> {
     admin.save(path)?;
-    match cluster::install_for_user(admin) {
+    let others = admin
+        .addresses
+        .iter()
+        .filter(|told| here.as_ref() != Some(told));
+    let addresses = here.iter().chain(others).cloned().collect();
+    match cluster::install_for_user(&admin.clone().with_addresses(addresses)) {
         Ok(Installed::KeptOther(other)) => {
             tracing::warn!(
                 path = %other.display(),

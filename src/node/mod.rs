@@ -11,6 +11,7 @@
 
 mod admin;
 mod admin_file;
+mod advertise;
 mod beat;
 mod check;
 mod chunk_calls;

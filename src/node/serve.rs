@@ -1,5 +1,6 @@
 //! Starts a node and runs it until it is told to stop.
 
+use super::advertise::advertised;
 use super::core::{OnEnd, Who};
 use super::identity::Identity as NodeIdentity;
 use super::open::{Opened, open};
@@ -149,10 +150,7 @@ async fn start(
     let parts = ServerParts::new(tls, late.clone()).gate(late.clone());
     let endpoint = Endpoint::bind(&env, settings.listen, Some(parts)).await?;
     let listen = endpoint.local_addr();
-    let address = settings
-        .advertise
-        .clone()
-        .unwrap_or_else(|| reachable(listen).to_string());
+    let address = advertised(&env, settings, listen, files.meta.node, &nodes).await?;
     let who = Who {
         id: files.meta.node,
         cluster: files.meta.cluster,
@@ -198,18 +196,6 @@ fn end_process(error: &Error) {
     tracing::error!(%error, "the node stops");
     eprintln!("dfs: {error}");
     std::process::exit(i32::from(error.code.exit_status()));
-}
-
-/// An address that can be connected to: the unspecified one is this machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let mut address = listen;
-    if address.ip().is_unspecified() {
-        address.set_ip(match listen {
-            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
 }
 
 impl Server {

@@ -17,6 +17,7 @@ pub struct Node {
     pub home: tempfile::TempDir,
     child: Option<Child>,
     pub address: String,
+    listen: String,
     args: Vec<String>,
 }
 
@@ -78,14 +79,16 @@ impl Node {
 
     /// Starts a new one-node cluster with more arguments of `serve`.
     pub fn start_with(args: &[&str]) -> Node {
-        let home = tempfile::tempdir().unwrap();
-        let args = args.iter().map(|arg| arg.to_string()).collect();
-        let mut node = Node {
-            home,
-            child: None,
-            address: String::new(),
-            args,
-        };
+        let mut node = Node::stopped();
+        node.args = args.iter().map(|arg| arg.to_string()).collect();
+        node.run();
+        node
+    }
+
+    /// Starts a new one-node cluster that listens there.
+    pub fn listening(on: &str) -> Node {
+        let mut node = Node::stopped();
+        node.listen = on.to_owned();
         node.run();
         node
     }
@@ -99,7 +102,7 @@ impl Node {
             .open(self.path("log.txt"))
             .unwrap();
         let mut child = self
-            .command(&["serve", "--data", "data", "--listen", "127.0.0.1:0"])
+            .command(&["serve", "--data", "data", "--listen", &self.listen])
             .args(&self.args)
             .stdout(Stdio::piped())
             .stderr(log)
@@ -120,7 +123,8 @@ impl Node {
         let Some(address) = address.filter(|_| line.starts_with("ready ")) else {
             panic!("the node does not serve: {line:?}\n{}", self.log());
         };
-        self.address = address.to_owned();
+        // All addresses of the machine are none that can be connected to.
+        self.address = address.replace("0.0.0.0:", "127.0.0.1:");
     }
 
     /// kill -9.
@@ -211,6 +215,7 @@ impl Node {
             home,
             child: None,
             address: String::new(),
+            listen: "127.0.0.1:0".to_owned(),
             args: Vec::new(),
         }
     }
