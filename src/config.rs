@@ -16,7 +16,7 @@ pub mod units;
 mod values;
 
 pub use dirs::{config_dir, state_dir};
-pub use values::{address, addresses, listen, place};
+pub use values::{address, addresses, capacity, listen, place};
 
 use crate::error::{Error, Result};
 use crate::limits as l;
@@ -24,7 +24,7 @@ use dirs::{data_dir, said};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use units::{parse_duration, parse_size};
+use units::parse_duration;
 use values::{count, positive, size_between, value_text, yes_or_no};
 
 /// Read when the user has no file of their own, and below it.
@@ -66,7 +66,7 @@ pub struct ServerConfig {
     /// `zone` and `rack`: where the node stands, for placement.
     pub zone: Option<String>,
     pub rack: Option<String>,
-    /// `capacity`: bytes of chunks the node offers.
+    /// `capacity`: bytes of chunks the node offers; not zero.
     pub capacity: Option<u64>,
     /// `inline_size`: largest content kept in the metadata, bytes.
     pub inline_bytes: Option<u64>,
@@ -108,7 +108,8 @@ pub struct ServerSettings {
     pub zone: String,
     /// Empty: not said.
     pub rack: String,
-    /// Bytes of chunks the node offers; `None`: what its file system holds.
+    /// Bytes of chunks the node offers, not zero; `None`: what its file system holds. Counts when the
+    /// node enters the cluster; its weight is changed by `dfs node weight` from then on.
     pub capacity: Option<u64>,
     /// Largest content kept in the metadata, bytes. 0: none.
     pub inline_bytes: u64,
@@ -179,7 +180,7 @@ const KEYS: [Key; 20] = [
         set(&mut c.server.rack, place(text))
     }),
     ("server", "capacity", |c, text| {
-        set(&mut c.server.capacity, parse_size(text))
+        set(&mut c.server.capacity, capacity(text))
     }),
     ("server", "inline_size", |c, text| {
         set(

@@ -297,6 +297,15 @@ fn a_node_that_cannot_start_says_why() {
         "{locked}"
     );
 
+    let nothing = node.refused(&["--data", "other", "--capacity", "0"]);
+    let nothing = nothing.fails(2);
+    assert!(nothing.contains("bad capacity `0` (zero)"), "{nothing}");
+    assert!(nothing.contains("dfs node weight N 0"), "{nothing}");
+    node.write("none.toml", b"[server]\ncapacity = \"0GiB\"\n");
+    let nothing = node.refused(&["--config", "none.toml", "--data", "fresh"]);
+    assert!(nothing.fails(2).contains("server.capacity: bad capacity"));
+    assert!(!node.path("fresh").exists(), "nothing was made for it");
+
     node.write("photos/cat.jpg", b"meow");
     let foreign = serve(&node, "photos", "127.0.0.1:0").fails(2);
     assert!(

@@ -83,6 +83,39 @@ fn a_node_on_all_addresses_is_told_as_those_see_it_that_it_joins() {
 }
 
 #[test]
+fn another_capacity_at_a_restart_is_told_and_changes_nothing() {
+    let mut cluster = Cluster::empty(&[]);
+    let place = cluster.add("n0", &free_address(), &[]);
+    let weight = |cluster: &Cluster| {
+        let nodes = cluster.dfs(&["--json", "node", "ls"]).json();
+        nodes[0]["weight"].as_u64().unwrap()
+    };
+    let change = "`dfs node weight 1 20`";
+    let mut told = 0;
+    // What is given, whether it is told, and the weight then; without one nothing is said.
+    let starts = [
+        ("10GiB", 0, 10),
+        ("20GiB", 1, 10),
+        ("", 0, 10),
+        ("20GiB", 0, 20),
+    ];
+    for (capacity, tells, known) in starts {
+        if known == 20 {
+            cluster.dfs(&["node", "weight", "1", "20"]).ok();
+        }
+        if cluster.is_running(place) {
+            assert_eq!(cluster.stop(place), 0);
+        }
+        let given = ["--capacity", capacity];
+        cluster.run_with(place, if capacity.is_empty() { &[] } else { &given });
+        told += tells;
+        let log = cluster.log(place);
+        assert_eq!(log.matches(change).count(), told, "{capacity}: {log}");
+        assert_eq!(weight(&cluster), known, "{capacity}");
+    }
+}
+
+#[test]
 fn a_node_that_was_drained_and_removed_ends_and_stays_out() {
     let mut cluster = Cluster::start(4);
     put_tree(&cluster);

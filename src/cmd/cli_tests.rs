@@ -158,6 +158,7 @@ fn a_bad_value_is_refused_in_our_words() {
         "chmod u+x /a",
         "restore /a --version 0",
         "put -j 0 a /b",
+        "serve --capacity 0",
         "tree -L 0 /",
         "ls",
     ] {

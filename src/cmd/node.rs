@@ -38,7 +38,7 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
-    /// Set a node's share of chunks, in units of capacity; 0 holds none
+    /// Set a node's share of chunks, in units of capacity (GiB); 0 holds none
     Weight {
         /// Its number
         node: u64,

@@ -2,8 +2,7 @@
 
 use super::context::{Context, variable};
 use super::failure::Outcome;
-use crate::config::units::parse_size;
-use crate::config::{ServerConfig, address, listen, place};
+use crate::config::{ServerConfig, address, capacity, listen, place};
 use crate::error::{Code, Error, Result};
 use crate::node::{self, Ready};
 use crate::types::{ClusterId, NodeId};
@@ -37,8 +36,9 @@ pub struct Args {
     /// Rack the node stands in
     #[arg(long, value_name = "R", value_parser = place)]
     rack: Option<String>,
-    /// Bytes of chunks the node offers
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    /// Bytes of chunks the node offers, if not given what its file system holds; counts when the node
+    /// enters the cluster, later `dfs node weight` changes it
+    #[arg(long, value_name = "SIZE", value_parser = capacity)]
     capacity: Option<u64>,
     /// Start although the end of the log is damaged: changes in it are given up
     #[arg(long)]

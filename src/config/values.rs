@@ -74,6 +74,21 @@ pub fn size_between(text: &str, min: u64, max: u64) -> Result<u64> {
     )
 }
 
+/// A node's capacity in bytes. One that is to hold no chunks is weighed so, which can be changed
+/// again.
+///
+/// # Errors
+/// `usage` for what is no size, and for nothing.
+pub fn capacity(text: &str) -> Result<u64> {
+    match parse_size(text)? {
+        0 => Err(Error::usage(format!("bad capacity `{text}` (zero)")).hint(
+            "leave it out for what the file system holds; for a node without chunks run \
+                 `dfs node weight N 0` once it is there",
+        )),
+        bytes => Ok(bytes),
+    }
+}
+
 /// A duration that is not zero.
 pub fn positive(text: &str) -> Result<Duration> {
     let duration = parse_duration(text)?;

@@ -173,6 +173,9 @@ async fn start(
     late.set(node.clone());
     workers::start(&node);
     node.register().await?;
+    if settings.capacity.is_some() {
+        node.tell_of_another_weight();
+    }
     if let Err(error) = node.keep_admin(true) {
         // A full disk, say: the node serves all the same, so that it can be deleted from.
         tracing::warn!(%error, "the administrator's identity could not be kept");
@@ -265,6 +268,21 @@ impl Node {
             tokio::time::sleep(REGISTER_PAUSE).await;
         }
         Ok(())
+    }
+}
+
+impl Node {
+    /// The cluster keeps the weight it knows: a restart would undo what `dfs node weight` said
+    /// later. So whoever names another capacity is told what does change it.
+    fn tell_of_another_weight(&self) {
+        let (id, given) = (self.id, self.weight);
+        match self.views.now().node(id).map(|info| info.weight) {
+            Some(known) if known != given => tracing::warn!(
+                "the capacity given makes a weight of {given}; the cluster knows node {id} with \
+                 {known}, and that stays: `dfs node weight {id} {given}` changes it"
+            ),
+            _ => {}
+        }
     }
 }
 
