@@ -2,9 +2,13 @@
 
 mod support;
 
-use dfs::cluster::{Identity, NodeFiles};
-use dfs::env::real;
-use dfs::net::{ALPN_CLIENT, ALPN_NODE, ClientTls, Connection, Endpoint};
+use bytes::Bytes;
+use dfs::cluster::{Identity, JoinToken, NodeFiles};
+use dfs::codec;
+use dfs::env::{Env, real};
+use dfs::error::{Code, Error};
+use dfs::net::{ALPN_CLIENT, ALPN_JOIN, ALPN_NODE, ClientTls, Connection, Endpoint, Stream};
+use dfs::proto::JoinAnswer;
 use dfs::types::Credentials;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,6 +23,7 @@ const DIAL: Duration = Duration::from_secs(10);
 /// A client's endpoint within the test's own process.
 struct Knocking {
     runtime: tokio::runtime::Runtime,
+    env: Env,
     endpoint: Endpoint,
 }
 
@@ -28,18 +33,20 @@ impl Knocking {
         let env = real::env(runtime.handle().clone());
         let any: SocketAddr = "0.0.0.0:0".parse().unwrap();
         let endpoint = runtime.block_on(Endpoint::bind(&env, any, None)).unwrap();
-        Knocking { runtime, endpoint }
+        Knocking {
+            runtime,
+            env,
+            endpoint,
+        }
     }
 
-    fn dial(
-        &self,
-        to: &str,
-        alpn: &'static [u8],
-        with: &Credentials,
-    ) -> Result<Connection, dfs::error::Error> {
-        let tls = ClientTls::new(with).unwrap();
+    fn dial(&self, to: &str, alpn: &'static [u8], with: &Credentials) -> Result<Connection, Error> {
+        self.dial_as(to, alpn, &ClientTls::new(with).unwrap())
+    }
+
+    fn dial_as(&self, to: &str, alpn: &'static [u8], tls: &ClientTls) -> Result<Connection, Error> {
         let to = to.parse().unwrap();
-        let dialled = self.endpoint.connect(to, alpn, &tls, DIAL);
+        let dialled = self.endpoint.connect(to, alpn, tls, DIAL);
         self.runtime.block_on(dialled)
     }
 }
@@ -101,6 +108,61 @@ fn tokens_that_are_wrong_used_expired_or_anothers() {
     let mut login = cluster.command(&["login", &to, "--token", &foreign]);
     let output = login.output().unwrap();
     assert_eq!(output.status.code(), Some(5), "{output:?}");
+}
+
+/// The token's number with another secret, as whoever guesses would show it.
+fn with_another_secret(cluster: &Cluster, token: &str) -> String {
+    let ca = user(&cluster.members[0].data.join("admin.dfs")).ca;
+    let id = JoinToken::parse(token).unwrap().id();
+    let other = JoinToken::create(&*Knocking::new().env.rng, id, &ca);
+    assert_ne!(other.to_string(), token);
+    other.to_string()
+}
+
+#[test]
+fn logins_with_tokens_that_are_wrong_used_expired_or_a_nodes() {
+    let mut cluster = Cluster::start(1);
+    let to = cluster.members[0].address.clone();
+    let login = |token: &str, identity: &str| {
+        cluster.dfs(&["--identity", identity, "login", &to, "--token", token])
+    };
+    // For people and as JSON; no identity comes of it.
+    let cannot = |token: &str, status: i32, why: &str, hint: &str| {
+        let said = login(token, "eve.dfs").fails(status);
+        assert!(said.starts_with("dfs: ") && said.contains(why), "{said}");
+        assert!(said.contains(hint), "{said}");
+        assert!(!said.contains(token), "the token is shown: {said}");
+        let line = ["--json", "--identity", "eve.dfs", "login", &to];
+        let error = cluster.dfs(&[&line[..], &["--token", token]].concat());
+        let error = error.error(status);
+        let code = if status == 2 { "usage" } else { "denied" };
+        assert_eq!(error["code"], code, "{error}");
+        assert!(!cluster.path("eve.dfs").exists(), "{said}");
+    };
+    let create = ["--client", "--user", "bob"];
+    let fresh = "make a new one with `dfs token create`";
+
+    let good = cluster.token(&create);
+    cannot("not-a-token", 2, "token", "");
+    let wrong = with_another_secret(&cluster, &good);
+    cannot(&wrong, 5, "the token is not known here", fresh);
+    let expired = cluster.token(&[&create[..], &["--ttl", "1ms"]].concat());
+    cannot(&expired, 5, "the token has expired", fresh);
+    let nodes = cluster.token(&[]);
+    let for_user = "make one with `dfs token create --client --user NAME`";
+    cannot(&nodes, 5, "the token is for a node", for_user);
+    // That somebody guessed at it does not spend it; it is good once.
+    login(&good, "bob.dfs").ok();
+    cluster.dfs(&["--identity", "bob.dfs", "ls", "/"]).ok();
+    cannot(&good, 5, "the token was used already", fresh);
+    cluster.dfs(&["--identity", "bob.dfs", "ls", "/"]).ok();
+
+    // The node's token is still a node's, and nobody joins by guessing at it either.
+    let wrong = with_another_secret(&cluster, &nodes);
+    let said = cannot_join(&mut cluster, &to, &wrong, 5);
+    assert!(said.contains("the token is not known here"), "{said}");
+    let place = cluster.add("joins", &free_address(), &[]);
+    cluster.run_with(place, &["--join", &to, "--token", &nodes]);
 }
 
 #[test]
@@ -191,6 +253,48 @@ fn a_removed_users_connections_end_within_five_seconds() {
     cluster.dfs(&["ls", "/"]).ok();
 }
 
+/// What came of one stream of garbage.
+enum Sent {
+    /// Half a frame, which is never finished.
+    Open(Stream),
+    /// What the node said, if anything.
+    Ended(Option<Bytes>),
+}
+
+/// Garbage of another kind each `round`: a frame of it; bytes that may say they are one; half a
+/// frame of `frame_bytes`.
+async fn send_garbage(
+    connection: &Connection,
+    round: u64,
+    frame_bytes: u32,
+) -> Result<Sent, Error> {
+    let garbage = bytes(round, [0, 1, 3, 40, 900, 70_000][round as usize % 6]);
+    let mut stream = connection.open().await?;
+    match round % 3 {
+        0 => stream.send_frame(&garbage).await?,
+        1 => stream.send_bytes(garbage.into()).await?,
+        _ => {
+            let half = [&frame_bytes.to_le_bytes()[..], &garbage].concat();
+            stream.send_bytes(half.into()).await?;
+            return Ok(Sent::Open(stream));
+        }
+    }
+    stream.finish()?;
+    Ok(Sent::Ended(stream.recv_frame().await.ok().flatten()))
+}
+
+/// The node took the garbage without harm.
+#[track_caller]
+fn serves_on(cluster: &mut Cluster) {
+    cluster.write("f", &bytes(9, 3 << 20));
+    cluster.dfs(&["put", "f", "/f"]).ok();
+    cluster.dfs(&["get", "/f", "back"]).ok();
+    cluster.dfs(&["fsck"]).ok();
+    assert_eq!(cluster.stop(0), 0);
+    let log = cluster.log(0);
+    assert!(!log.contains("panic"), "{log}");
+}
+
 #[test]
 fn frames_of_garbage_too_long_and_never_finished() {
     let mut cluster = Cluster::start(1);
@@ -203,38 +307,67 @@ fn frames_of_garbage_too_long_and_never_finished() {
     let mut kept = Vec::new();
     for (alpn, who) in [(ALPN_CLIENT, &admin), (ALPN_NODE, &node)] {
         let connection = knocking.dial(&to, alpn, who).unwrap();
-        for round in 0..60u64 {
-            let garbage = bytes(round, [0, 1, 3, 40, 900, 70_000][round as usize % 6]);
-            let sent = async {
-                let mut stream = connection.open().await?;
-                match round % 3 {
-                    // A frame of garbage; what is said to be a frame; half a frame, left open.
-                    0 => stream.send_frame(&garbage).await?,
-                    1 => stream.send_bytes(garbage.into()).await?,
-                    _ => {
-                        let half = [&1_000_000u32.to_le_bytes()[..], &garbage].concat();
-                        stream.send_bytes(half.into()).await?;
-                        return Ok(Some(stream));
-                    }
-                }
-                stream.finish()?;
-                let _ = stream.recv_frame().await;
-                Ok::<_, dfs::error::Error>(None)
-            };
+        for round in 0..60 {
             // Whatever the node says to it.
+            let sent = send_garbage(&connection, round, 1_000_000);
             let limited = async { tokio::time::timeout(DIAL, sent).await };
-            let open = knocking.runtime.block_on(limited);
-            kept.extend(open.ok().and_then(Result::ok).flatten());
+            if let Ok(Ok(Sent::Open(stream))) = knocking.runtime.block_on(limited) {
+                kept.push(stream);
+            }
         }
     }
     assert!(!kept.is_empty());
-    cluster.write("f", &bytes(9, 3 << 20));
-    cluster.dfs(&["put", "f", "/f"]).ok();
-    cluster.dfs(&["get", "/f", "back"]).ok();
-    cluster.dfs(&["fsck"]).ok();
-    assert_eq!(cluster.stop(0), 0);
-    let log = cluster.log(0);
-    assert!(!log.contains("panic"), "{log}");
+    serves_on(&mut cluster);
+}
+
+/// Who joins has no certificate yet: this is what anybody can send who knows the address.
+#[test]
+fn garbage_from_those_without_a_certificate() {
+    let mut cluster = Cluster::start(1);
+    let knocking = Knocking::new();
+    let to = cluster.members[0].address.clone();
+    let token = cluster.token(&["--client", "--user", "bob"]);
+    let pin = JoinToken::parse(&token).unwrap().pin();
+    let nobody = ClientTls::pinned(pin).unwrap();
+    let (mut kept, mut told) = (Vec::new(), 0);
+    for round in 0..36 {
+        // What a request to join may have, and far too much.
+        let frame_bytes = [1_000, 1_000_000][round as usize / 3 % 2];
+        // Such a connection has two streams, which half a frame each would hold.
+        let connection = knocking.dial_as(&to, ALPN_JOIN, &nobody).unwrap();
+        let sent = send_garbage(&connection, round, frame_bytes);
+        let limited = async { tokio::time::timeout(DIAL, sent).await };
+        match knocking
+            .runtime
+            .block_on(limited)
+            .expect("the node says something")
+        {
+            Ok(Sent::Open(stream)) => kept.push((connection, stream)),
+            Ok(Sent::Ended(Some(frame))) => match codec::decode(&frame).unwrap() {
+                JoinAnswer::Failed(error) => {
+                    assert_eq!(error.code, Code::Usage, "{error}");
+                    told += 1;
+                }
+                JoinAnswer::Joined(_) => panic!("garbage was let in"),
+            },
+            // Cut off.
+            Ok(Sent::Ended(None)) | Err(_) => {}
+        }
+        // A node looks at ten such requests in a second, and this is about what it does then.
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    assert!(told >= 12, "{told} of the frames were answered");
+    // Others are let in beside all that is held open.
+    assert_eq!(kept.len(), 12);
+    let login = ["--identity", "bob.dfs", "login", &to, "--token", &token];
+    cluster.dfs(&login).ok();
+    cluster.dfs(&["--identity", "bob.dfs", "ls", "/"]).ok();
+    let place = cluster.join();
+    assert_eq!(cluster.members[place].id, 2);
+    cluster.until_settled();
+    assert_eq!(cluster.stop(place), 0);
+    cluster.run(place);
+    serves_on(&mut cluster);
 }
 
 #[test]
