@@ -14,6 +14,8 @@ use support::{bytes, until};
 /// Room for a node's reserve and logs, and little more than it wants to have free.
 const DISK_MIB: u64 = 2_500;
 
+const TEN_YEARS_DAYS: i64 = 3_652;
+
 fn health(cluster: &Cluster) -> String {
     let ran = cluster.dfs(&["--json", "status"]);
     let status: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
@@ -101,14 +103,17 @@ fn a_full_node_refuses_and_the_others_take_over() {
     drop(cluster);
 }
 
-/// A library that lets a program's wall clock run ten years ahead, or none where it cannot be made.
-fn wrong_clock(dir: &Path) -> Option<String> {
+/// A library that lets a program's wall clock run so many days ahead, or behind, or none where it
+/// cannot be made.
+fn wrong_clock(dir: &Path, days: i64) -> Option<String> {
     let source = dir.join("clock.c");
-    let text = "#define _GNU_SOURCE\n#include <time.h>\n#include <unistd.h>\n#include <sys/syscall.h>\n\
-        int clock_gettime(clockid_t id, struct timespec *t) {\n\
+    let text = format!(
+        "#define _GNU_SOURCE\n#include <time.h>\n#include <unistd.h>\n#include <sys/syscall.h>\n\
+        int clock_gettime(clockid_t id, struct timespec *t) {{\n\
         int r = syscall(SYS_clock_gettime, id, t);\n\
-        if (r == 0 && id == CLOCK_REALTIME) t->tv_sec += 3652L * 86400;\n\
-        return r; }\n";
+        if (r == 0 && id == CLOCK_REALTIME) t->tv_sec += {days}L * 86400;\n\
+        return r; }}\n"
+    );
     std::fs::write(&source, text).unwrap();
     let library = dir.join("clock.so").display().to_string();
     let made = Command::new("cc")
@@ -122,8 +127,18 @@ fn wrong_clock(dir: &Path) -> Option<String> {
 
 #[test]
 fn a_clock_ten_years_ahead_harms_nobody_else_and_passes() {
+    harms_nobody_else_and_passes(TEN_YEARS_DAYS);
+}
+
+#[test]
+fn a_clock_ten_years_behind_harms_nobody_else_and_passes() {
+    harms_nobody_else_and_passes(-TEN_YEARS_DAYS);
+}
+
+/// The leader comes back with a clock that is so many days wrong, and later with the right one.
+fn harms_nobody_else_and_passes(days: i64) {
     let dir = tempfile::tempdir().unwrap();
-    let Some(library) = wrong_clock(dir.path()) else {
+    let Some(library) = wrong_clock(dir.path(), days) else {
         eprintln!("SKIPPED: a wrong clock needs cc and a program that is linked dynamically");
         return;
     };
