@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
-use support::cluster::{Cluster, HEALTHY_WITHIN, copy_dir, free_address};
-use support::{bytes, until};
+use support::cluster::{Cluster, HEALTHY_WITHIN, command_in, copy_dir, free_address};
+use support::{Ran, bytes, ran, until};
 
 /// How long a drain, a repair or a fill of a small cluster may take.
 const MOVED_WITHIN: Duration = Duration::from_secs(120);
@@ -290,4 +293,147 @@ fn what_a_dead_node_had_is_made_anew_on_one_that_joined() {
     cluster.run(dead);
     cluster.until_health("green", MOVED_WITHIN);
     cluster.dfs(&["fsck"]).ok();
+}
+
+/// A writer and a reader who work while nodes come and go. Any error ends them.
+struct AtWork {
+    dir: PathBuf,
+    /// Addresses of the nodes that are there. Held while a command knows one of them: a node is
+    /// taken out between commands.
+    nodes: RwLock<Vec<String>>,
+    /// Files so far: `w/f0` and so on, with the same bytes in `/w`.
+    written: AtomicU64,
+    read: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl AtWork {
+    /// A command that knows one node alone, and others through it.
+    fn dfs(&self, node: &str, args: &[&str]) -> Ran {
+        let mut command = command_in(&self.dir, args);
+        command
+            .env("DFS_CLUSTER", node)
+            .env("XDG_STATE_HOME", self.dir.join(format!("state-{node}")));
+        ran(command.output().unwrap())
+    }
+
+    fn same_file(&self, node: &str, number: u64, back: &str) {
+        let (local, remote) = (format!("w/f{number}"), format!("/w/f{number}"));
+        self.dfs(node, &["get", "-q", "-f", &remote, back]).ok();
+        let [wanted, found] = [&local, back].map(|file| std::fs::read(self.dir.join(file)));
+        assert!(wanted.unwrap() == found.unwrap(), "{remote} at {node}");
+    }
+
+    /// Puts file after file and reads each back through another node.
+    fn write(&self) {
+        while !self.stop.load(Ordering::SeqCst) {
+            let number = self.written.load(Ordering::SeqCst);
+            let len = [900, 60_000, 300_000, 1_300_000][number as usize % 4];
+            let (local, remote) = (format!("w/f{number}"), format!("/w/f{number}"));
+            std::fs::write(self.dir.join(&local), bytes(number + 100, len)).unwrap();
+            let nodes = self.nodes.read().unwrap();
+            let [through, other] = [0, 1].map(|next| (number as usize + next) % nodes.len());
+            self.dfs(&nodes[through], &["put", "-q", &local, &remote])
+                .ok();
+            self.same_file(&nodes[other], number, "written-back");
+            self.written.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Reads the first files and the newest again and again.
+    fn read(&self) {
+        while !self.stop.load(Ordering::SeqCst) {
+            let round = self.read.fetch_add(1, Ordering::SeqCst);
+            let written = self.written.load(Ordering::SeqCst);
+            let nodes = self.nodes.read().unwrap();
+            let node = &nodes[round as usize % nodes.len()];
+            if round.is_multiple_of(4) {
+                let listed = self.dfs(node, &["ls", "/w"]).ok().lines().count();
+                assert!(listed as u64 >= written, "{listed} of {written} at {node}");
+            } else {
+                self.same_file(
+                    node,
+                    [round % 4, written - 1][round as usize % 2],
+                    "read-back",
+                );
+            }
+        }
+    }
+
+    /// Both do more from here on.
+    #[track_caller]
+    fn go_on(&self) {
+        let counts = || [&self.written, &self.read].map(|count| count.load(Ordering::SeqCst));
+        let [written, read] = counts();
+        until(HEALTHY_WITHIN, "the writer and the reader go on", || {
+            let now = counts();
+            now[0] > written + 1 && now[1] > read + 1
+        });
+    }
+}
+
+#[test]
+fn nodes_come_and_go_while_a_writer_and_a_reader_go_on() {
+    let mut cluster = Cluster::start(3);
+    put_tree(&cluster);
+    cluster.dfs(&["mkdir", "/w"]).ok();
+    std::fs::create_dir(cluster.path("w")).unwrap();
+    let address = |cluster: &Cluster, place: usize| cluster.members[place].address.clone();
+    let work = Arc::new(AtWork {
+        dir: cluster.dir.clone(),
+        nodes: RwLock::new((0..3).map(|place| address(&cluster, place)).collect()),
+        written: AtomicU64::new(0),
+        read: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+    });
+    let (writer, reader) = (work.clone(), work.clone());
+    let writer = std::thread::spawn(move || writer.write());
+    until(HEALTHY_WITHIN, "there is something to read", || {
+        work.written.load(Ordering::SeqCst) > 4
+    });
+    let reader = std::thread::spawn(move || reader.read());
+    for nodes in [5, 7] {
+        while cluster.members.len() < nodes {
+            let place = cluster.join();
+            work.nodes.write().unwrap().push(address(&cluster, place));
+        }
+        cluster.until_health("green", MOVED_WITHIN);
+        work.go_on();
+    }
+    // Whoever leads everything goes with all that were there first, two at a time.
+    let leads = cluster.leader(1);
+    let others = (0..7).filter(|place| *place != leads);
+    let leave: Vec<usize> = std::iter::once(leads).chain(others).take(4).collect();
+    for two in leave.chunks(2) {
+        let id = |cluster: &Cluster, place: usize| cluster.members[place].id;
+        for place in two {
+            let number = id(&cluster, *place).to_string();
+            cluster.dfs(&["node", "drain", &number]).ok();
+        }
+        for place in two {
+            until(MOVED_WITHIN, "the node is drained", || {
+                state_of(&cluster, id(&cluster, *place)) == "drained"
+            });
+            let gone = address(&cluster, *place);
+            work.nodes.write().unwrap().retain(|node| *node != gone);
+            let number = id(&cluster, *place).to_string();
+            cluster.dfs(&["node", "remove", &number]).ok();
+            assert_eq!(cluster.ended(*place), 5, "{}", cluster.log(*place));
+        }
+        work.go_on();
+    }
+    work.stop.store(true, Ordering::SeqCst);
+    for user in [writer, reader] {
+        user.join().expect("no error");
+    }
+    cluster.until_health("green", MOVED_WITHIN);
+    until(MOVED_WITHIN, "everything is there three times", || {
+        all_copies(&cluster, 3)
+    });
+    for place in (0..7).filter(|place| !leave.contains(place)) {
+        cluster.same_tree(place, "tree", "/t");
+        cluster.same_tree(place, "w", "/w");
+    }
+    cluster.dfs(&["fsck"]).ok();
+    eprintln!("written: {:?}, read: {:?}", work.written, work.read);
 }

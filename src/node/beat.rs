@@ -107,7 +107,7 @@ impl Node {
         self.views
             .beat(now, answer.online, answer.offline, answer.groups);
         if answer.view > self.views.now().cluster.version {
-            self.fetch_view().await?;
+            self.fetch_view(answer.view).await?;
         }
         Ok(())
     }
@@ -128,12 +128,14 @@ impl Node {
         (self.groups.root()).filter(|root| root.machine.has_state())
     }
 
-    async fn fetch_view(self: &Arc<Self>) -> Result<()> {
+    /// `told`: the newest view, as the root group's leader says.
+    async fn fetch_view(self: &Arc<Self>, told: u64) -> Result<()> {
         let known = self.views.now().cluster.version;
-        let new = match self.root_records() {
-            // Its own replica may be a moment behind; then the next heartbeat tells again.
-            Some(root) => Some(Box::new(root.cluster_view()?)),
-            None => match self
+        let own = self.root_records().map(|root| root.cluster_view());
+        let new = match own.transpose()? {
+            Some(own) if own.version >= told => Some(Box::new(own)),
+            // A replica here may be behind, for long if it was removed and has not heard of it.
+            _ => match self
                 .ask_root(&PeerCall::View { known }, BEAT_TIMEOUT)
                 .await?
             {

@@ -293,15 +293,7 @@ impl Cluster {
 
     /// A command of the user, run in his home; knows no node's address.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program());
-        command
-            .current_dir(&self.dir)
-            .env_clear()
-            .env("HOME", &self.dir)
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .stdin(Stdio::null())
-            .args(args);
-        command
+        command_in(&self.dir, args)
     }
 
     /// A command that asks one node, and knows of no other but through it.
@@ -452,6 +444,19 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// A command of the user whose home is `dir`; knows no node's address.
+pub fn command_in(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command
+        .current_dir(dir)
+        .env_clear()
+        .env("HOME", dir)
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .stdin(Stdio::null())
+        .args(args);
+    command
 }
 
 /// A process that does not outlive its test.
