@@ -295,6 +295,36 @@ fn serves_on(cluster: &mut Cluster) {
     assert!(!log.contains("panic"), "{log}");
 }
 
+/// The nodes that live refuse him; that another one is silent does not make it a thing that passes.
+#[test]
+fn a_removed_user_is_denied_also_while_a_node_is_down() {
+    let mut cluster = Cluster::start(3);
+    let token = cluster.token(&["--client", "--user", "bob"]);
+    let to = cluster.members[0].address.clone();
+    let bob = cluster.path("bob.dfs").display().to_string();
+    let login = ["--identity", &bob, "login", &to, "--token", &token];
+    cluster.dfs(&login).ok();
+    let all: Vec<_> = (cluster.members.iter())
+        .map(|member| member.address.clone())
+        .collect();
+    let all = all.join(",");
+    let as_bob = ["--identity", &bob, "--cluster", &all, "--json"];
+    let ls = [&as_bob[..], &["--timeout", "60s", "ls", "/"]].concat();
+    cluster.dfs(&ls).ok();
+    cluster.dfs(&["user", "rm", "bob"]).ok();
+    cluster.kill(2);
+    // The others may hear of it a moment later.
+    until(HEALTHY_WITHIN, "he is refused", || {
+        cluster.dfs(&ls).status != 0
+    });
+    let error = cluster.dfs(&ls).error(5);
+    let said = error["message"].as_str().unwrap();
+    assert!(said.contains("refused at 2 of 3 addresses"), "{error}");
+    for member in &cluster.members {
+        assert!(said.contains(&member.address), "{error}");
+    }
+}
+
 #[test]
 fn frames_of_garbage_too_long_and_never_finished() {
     let mut cluster = Cluster::start(1);

@@ -29,12 +29,34 @@ const ANY_MAX: usize = 16;
 
 type Failures = Vec<(String, Error)>;
 
+/// How the search for any node goes: what is left of it when time runs out.
+#[derive(Default)]
+struct Search {
+    /// The addresses that are tried.
+    tried: Vec<String>,
+    heard: Failures,
+}
+
+impl Search {
+    /// What was heard, and the silence of the others that were tried.
+    fn ended(mut self) -> Failures {
+        for tried in self.tried {
+            if self.heard.iter().all(|(name, _)| *name != tried) {
+                let silence = Error::unavailable("no answer in time");
+                self.heard.push((tried, silence));
+            }
+        }
+        self.heard
+    }
+}
+
 impl Link {
     /// A connection to some node, made if there is none; rather not to `but`. `timeout` bounds
     /// the making.
     ///
     /// # Errors
-    /// `unavailable` with every address and its reason; `denied` if all that answered refused us.
+    /// `unavailable` with every address and its reason; `denied` if at least half of them refused
+    /// us.
     pub(crate) async fn any(&self, but: Option<NodeId>, timeout: Duration) -> Result<Arc<Live>> {
         if let Some(live) = self.state.lock().peers.usable(but) {
             return Ok(live);
@@ -44,31 +66,32 @@ impl Link {
             Some(_) => timeout.min(ELSEWHERE_WITHIN),
             None => timeout,
         };
-        let heard = Mutex::new(Failures::new());
-        let finding = self.find_any(but, open.is_none(), &heard);
+        let search = Mutex::new(Search::default());
+        let finding = self.find_any(but, open.is_none(), &search);
         let found = tokio::time::timeout(within, finding).await;
         match (found, open) {
             (Ok(Ok(live)), _) | (_, Some(live)) => Ok(live),
             (Ok(Err(error)), None) => Err(error),
-            (Err(_), None) => Err(unreachable(&self.silent_but(heard.into_inner()))),
+            (Err(_), None) => Err(unreachable(&search.into_inner().ended())),
         }
     }
 
-    /// What fails on the way is in `heard` also when time runs out.
+    /// What fails on the way is in `search` also when time runs out.
     async fn find_any(
         &self,
         but: Option<NodeId>,
         lost: bool,
-        heard: &Mutex<Failures>,
+        search: &Mutex<Search>,
     ) -> Result<Arc<Live>> {
+        search.lock().tried = self.targets.iter().map(Target::to_string).collect();
         let _one = self.dialling.lock().await;
         let now = self.env.clock.now();
-        let nodes = {
+        let (nodes, mut failed) = {
             let mut state = self.state.lock();
             if let Some(live) = state.peers.usable(but) {
                 return Ok(live);
             }
-            state.peers.closed(but, now)
+            (state.peers.closed(but, now), state.peers.just_failed(now))
         };
         // What the user gave comes first, but not while the cluster itself told enough.
         let mut failures = Vec::new();
@@ -77,11 +100,20 @@ impl Link {
         if lost {
             let given = self.resolve(&self.targets, &mut failures).await;
             nodes.retain(|node| !self.is_at(*node, &given));
+            failed.retain(|(node, _)| !self.is_at(*node, &given));
             ways.extend(given.into_iter().map(Way::Address));
         }
         ways.extend(nodes.into_iter().take(ANY_MAX).map(Way::Node));
-        heard.lock().extend(failures);
-        self.first_of(ways, heard).await
+        let ways: Vec<_> = ways.into_iter().map(|way| (self.name(&way), way)).collect();
+        {
+            let mut search = search.lock();
+            search.tried = ways.iter().map(|(name, _)| name.clone()).collect();
+            // They count as well, though they are not dialled again so soon.
+            let failed = failed.into_iter();
+            search.heard = failed.map(|(node, e)| (self.name_of(node), e)).collect();
+            search.heard.extend(failures);
+        }
+        self.first_of(ways, search).await
     }
 
     /// True if one of the addresses is the only one we know of a node.
@@ -111,25 +143,30 @@ impl Link {
         addresses
     }
 
-    async fn first_of(&self, ways: Vec<Way>, heard: &Mutex<Failures>) -> Result<Arc<Live>> {
+    async fn first_of(
+        &self,
+        ways: Vec<(String, Way)>,
+        search: &Mutex<Search>,
+    ) -> Result<Arc<Live>> {
         let mut attempts: FuturesUnordered<_> = ways
             .into_iter()
             .zip(0u32..)
-            .map(|(way, place)| async move {
+            .map(|((name, way), place)| async move {
                 tokio::time::sleep(DIAL_STAGGER * place).await;
-                match way {
-                    Way::Address(address) => (address.to_string(), self.dial(address).await),
-                    Way::Node(node) => (self.name_of(node), self.reach(node).await),
-                }
+                let attempt = match way {
+                    Way::Address(address) => self.dial(address).await,
+                    Way::Node(node) => self.reach(node).await,
+                };
+                (name, attempt)
             })
             .collect();
         while let Some((name, attempt)) = attempts.next().await {
             match attempt {
                 Ok(live) => return Ok(live),
-                Err(error) => heard.lock().push((name, error)),
+                Err(error) => search.lock().heard.push((name, error)),
             }
         }
-        Err(unreachable(&heard.lock()))
+        Err(unreachable(&search.lock().heard))
     }
 
     /// A connection to this node.
@@ -238,6 +275,13 @@ impl Link {
         Ok(live)
     }
 
+    fn name(&self, way: &Way) -> String {
+        match way {
+            Way::Address(address) => address.to_string(),
+            Way::Node(node) => self.name_of(*node),
+        }
+    }
+
     fn name_of(&self, node: NodeId) -> String {
         let state = self.state.lock();
         let peer = state.peers.get(node);
@@ -246,16 +290,6 @@ impl Link {
             (None, via) => via.map(|at| at.to_string()),
         });
         address.unwrap_or_else(|| format!("node {node}"))
-    }
-
-    /// What was heard, and of the addresses that were given the silence of the others.
-    fn silent_but(&self, mut heard: Failures) -> Failures {
-        for target in self.targets.iter().map(Target::to_string) {
-            if heard.iter().all(|(name, _)| *name != target) {
-                heard.push((target, Error::unavailable("no answer in time")));
-            }
-        }
-        heard
     }
 }
 
@@ -289,20 +323,23 @@ fn unknown(node: NodeId) -> Error {
     Error::unavailable(format!("the address of node {node} is not known"))
 }
 
-/// One error from those of all addresses.
+/// One error from those of all addresses. It is a refusal if at least half of them refused us: what
+/// is down has no say in that, and one node with a wrong clock must not end everything.
 fn unreachable(failures: &[(String, Error)]) -> Error {
     let listed: Vec<String> = failures
         .iter()
         .map(|(address, error)| format!("{address}: {}", error.message))
         .collect();
-    let denied = failures.iter().find(|(_, e)| e.code == Code::Denied);
-    let unreached = failures.iter().all(|(_, e)| e.code == Code::Denied);
-    match denied {
-        Some((_, first)) if unreached => {
-            let error = Error::new(
-                Code::Denied,
-                format!("refused by every node ({})", listed.join("; ")),
-            );
+    let listed = listed.join("; ");
+    let refusals = failures.iter().filter(|(_, e)| e.code == Code::Denied);
+    let (refused, tried) = (refusals.clone().count(), failures.len());
+    match refusals.map(|(_, error)| error).next() {
+        Some(first) if refused * 2 >= tried => {
+            let by = match refused == tried {
+                true => "by every node".to_owned(),
+                false => format!("at {refused} of {tried} addresses"),
+            };
+            let error = Error::new(Code::Denied, format!("refused {by} ({listed})"));
             error.hint(
                 first
                     .hint
@@ -310,7 +347,7 @@ fn unreachable(failures: &[(String, Error)]) -> Error {
                     .unwrap_or_else(|| "check --identity, or log in again".into()),
             )
         }
-        _ => Error::unavailable(format!("no node answers ({})", listed.join("; ")))
+        _ => Error::unavailable(format!("no node answers ({listed})"))
             .hint("check that `dfs serve` runs there and that UDP reaches it"),
     }
 }
@@ -319,23 +356,43 @@ fn unreachable(failures: &[(String, Error)]) -> Error {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_error_names_every_address_and_why() {
-        let error = unreachable(&[
-            (
-                "10.0.0.1:7400".into(),
-                Error::unavailable("no answer in 5 s"),
-            ),
-            ("10.0.0.2:7400".into(), Error::new(Code::Denied, "revoked")),
-        ]);
-        assert_eq!(error.code, Code::Unavailable);
-        assert!(error.message.contains("10.0.0.1:7400: no answer in 5 s"));
-        assert!(error.message.contains("10.0.0.2:7400: revoked"));
+    fn silent(address: &str) -> (String, Error) {
+        (address.into(), Error::unavailable("no answer in 5 s"))
+    }
+
+    fn refused(address: &str) -> (String, Error) {
+        (address.into(), Error::new(Code::Denied, "revoked"))
     }
 
     #[test]
-    fn refused_everywhere_is_denied() {
-        let refused = ("a:1".to_string(), Error::new(Code::Denied, "revoked"));
-        assert_eq!(unreachable(&[refused]).code, Code::Denied);
+    fn the_error_names_every_address_and_why() {
+        for others in [&[][..], &[silent("10.0.0.3:7400")]] {
+            let pair = [silent("10.0.0.1:7400"), refused("10.0.0.2:7400")];
+            let error = unreachable(&[&pair, others].concat());
+            assert!(error.message.contains("10.0.0.1:7400: no answer in 5 s"));
+            assert!(error.message.contains("10.0.0.2:7400: revoked"));
+        }
+    }
+
+    #[test]
+    fn refused_by_half_of_them_or_more_is_denied() {
+        let code = |failures: &[(String, Error)]| unreachable(failures).code;
+        assert_eq!(code(&[refused("a:1")]), Code::Denied);
+        assert_eq!(code(&[silent("a:1"), refused("b:1")]), Code::Denied);
+        let one = [silent("a:1"), refused("b:1"), silent("c:1")];
+        assert_eq!(code(&one), Code::Unavailable);
+        assert_eq!(code(&[silent("a:1")]), Code::Unavailable);
+        assert_eq!(code(&[]), Code::Unavailable);
+    }
+
+    #[test]
+    fn what_has_not_answered_in_time_counts_too() {
+        let search = Search {
+            tried: ["a:1", "b:1", "c:1"].map(str::to_owned).to_vec(),
+            heard: vec![refused("b:1")],
+        };
+        let error = unreachable(&search.ended());
+        assert_eq!(error.code, Code::Unavailable);
+        assert!(error.message.contains("a:1: no answer in time"), "{error}");
     }
 }

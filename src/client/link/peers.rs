@@ -219,6 +219,15 @@ impl Peers {
         closed.map(|(node, _)| *node).collect()
     }
 
+    /// Nodes that were dialled in vain a moment ago, and why.
+    pub(super) fn just_failed(&self, now: Duration) -> Vec<(NodeId, Error)> {
+        let failed = self.peers.iter().filter_map(|(node, peer)| {
+            let error = peer.failed_lately(now).filter(|_| peer.live().is_none())?;
+            Some((*node, error.clone()))
+        });
+        failed.collect()
+    }
+
     /// All but one, living ones first, beginning behind whom it began with the last time.
     pub(super) fn others(&mut self, but: Option<NodeId>, now: Duration) -> Vec<NodeId> {
         let mut others: Vec<_> = self
