@@ -170,6 +170,7 @@ fn trees_go_on_where_they_were_interrupted() {
         .split_whitespace()
         .skip_while(|word| *word != "--op-id");
     let id = words.nth(1).unwrap_or_else(|| panic!("{said}"));
+    node.dfs(&["op", "status", id]).fails(10);
     node.dfs(&["put", "-r", "tree", "/put", "--op-id", id]).ok();
     assert_eq!(node.dfs(&["ls", "-R", "/put"]).ok(), "d/\nd/f\nlarge\n");
 
@@ -211,6 +212,63 @@ fn trees_put_moved_and_copied_again_under_their_ids_are_there_once() {
         .ok();
     assert_eq!(node.dfs(&["ls", "/put"]).ok(), "d/\ntree/\n");
     node.dfs(&["fsck"]).ok();
+}
+
+/// What was done under an id is never said to have not arrived, however many requests it took.
+#[test]
+fn commands_of_several_requests_are_known_by_their_ids() {
+    let node = Node::start();
+    let status = |id: &str| node.dfs(&["op", "status", id]);
+    let known = |line: &[&str]| {
+        let id = line.join(" ").replace(['/', ' '], "_");
+        status(&id).fails(3);
+        node.dfs(&[line, &["--op-id", &id]].concat()).ok();
+        assert_eq!(status(&id).ok(), "done: all of it\n", "{line:?}");
+    };
+    node.write("tree/f", b"content");
+    node.write("tree/d/g", &bytes(3, 100_000));
+    known(&["put", "-r", "tree", "/put"]);
+    known(&["put", "-r", "tree", "tree/d", "/put/d"]);
+    known(&["put", "tree/f", "tree/d/g", "/"]);
+    known(&["cp", "-r", "/put", "/copied"]);
+    node.dfs(&["mkdir", "/some", "/others", "/half"]).ok();
+    known(&["cp", "-r", "/put/d", "/put/f", "/some"]);
+    known(&["cp", "/f", "/g", "/others"]);
+    let many: Vec<String> = (0..600).map(|at| format!("/many{at}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    node.dfs(&[&["mkdir", "--op-id", "many"], &many[..]].concat())
+        .ok();
+    assert_eq!(status("many").ok(), "done: all of it\n");
+    for part in ["many.0", "many.1"] {
+        assert!(status(part).ok().starts_with("done\n"));
+    }
+    let found = node.dfs(&["--json", "op", "status", "many"]).json();
+    assert_eq!(found["state"], "applied");
+    assert_eq!(found["outcomes"].as_array().unwrap().len(), 0);
+
+    // One that failed half way; the same again does the rest.
+    let half = ["put", "tree/f", "later", "/half", "--op-id", "half"];
+    node.dfs(&half).fails(10);
+    let said = status("half").fails(10);
+    assert!(
+        said.contains("is not known to have come to its end"),
+        "{said}"
+    );
+    assert!(said.contains("--op-id half again"), "{said}");
+    let ran = node.dfs(&["--json", "op", "status", "half"]);
+    assert!(ran.stdout.contains("\"state\":\"begun\""), "{}", ran.stdout);
+    assert_eq!(ran.error(10)["code"], "partial");
+    assert!(status("half.0").ok().starts_with("done: version 1"));
+    node.write("later", b"later");
+    node.dfs(&half).ok();
+    assert_eq!(status("half").ok(), "done: all of it\n");
+
+    // One request is known by its outcome, and of what did not arrive nothing.
+    node.dfs(&["put", "tree/f", "/one", "--op-id", "one"]).ok();
+    assert_eq!(status("one").ok(), "done: version 1\n");
+    node.dfs(&["put", "missing", "/none", "--op-id", "none"])
+        .fails(3);
+    status("none").fails(3);
 }
 
 /// Whatever stops a get, it ends with the same status and leaves nothing that no get goes on with.

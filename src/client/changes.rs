@@ -5,7 +5,7 @@ use super::core::Client;
 use super::options::OpIds;
 use super::report::{Changed, OpState};
 use crate::client::core::odd;
-use crate::client::opid::OpId;
+use crate::client::opid::{BEGUN, OpId};
 use crate::error::{Code, Error, Result};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::proto::{Answer, Call, EntryView};
@@ -167,10 +167,51 @@ impl Client {
         self.change(Op::Settings(settings), ids).await
     }
 
-    /// What became of a request: `SESSION-LANE-SEQ`, or what was given as `--op-id`. All shards
-    /// that we know are asked until one knows it.
+    /// Marks that a command under a given id begins, of whose several requests each has a name of
+    /// its own: whoever asks for the id finds the mark.
+    ///
+    /// # Errors
+    /// `usage` for an automatic name, which stands for one request only.
+    pub async fn begin_steps(&self, ids: &OpIds) -> Result<()> {
+        self.mark(ids, BEGUN).await
+    }
+
+    /// Marks that all requests of such a command were executed.
+    pub async fn end_steps(&self, ids: &OpIds) -> Result<()> {
+        self.mark(ids, "").await
+    }
+
+    async fn mark(&self, ids: &OpIds, step: &str) -> Result<()> {
+        if *ids == OpIds::Automatic {
+            return Ok(());
+        }
+        // It is there: nothing changes, and the shard remembers the request.
+        let op = Op::Mkdir {
+            path: DfsPath::root(),
+            mode: 0,
+            parents: true,
+        };
+        let sent = self.send(GroupId::FIRST, vec![op], ids, step).await?;
+        sent.one().map(drop)
+    }
+
+    /// What became of a request: `SESSION-LANE-SEQ`, or what was given as `--op-id`.
     pub async fn op_status(&self, id: &str) -> Result<OpState> {
-        let id = OpId::from_user(id);
+        let whole = self.find_op(OpId::from_user(id)).await?;
+        if OpId::parse(id).is_some() {
+            return Ok(whole);
+        }
+        let begun = self.find_op(OpId::given(id, BEGUN)).await?;
+        Ok(match (begun, whole) {
+            (OpState::Unknown, whole) => whole,
+            (_, OpState::Unknown) => OpState::Begun,
+            // Its outcome is that of the mark.
+            (_, _) => OpState::Applied(Vec::new()),
+        })
+    }
+
+    /// All shards that we know are asked until one knows it.
+    async fn find_op(&self, id: OpId) -> Result<OpState> {
         for shard in self.core.link.routes(|routes| routes.shards()) {
             match self.op_state(shard, id).await? {
                 OpState::Unknown => {}

@@ -17,9 +17,13 @@ pub(crate) struct OpId {
     pub(crate) seq: OpSeq,
 }
 
+/// The step of the mark that a command of several requests leaves before the first of them. No path
+/// is like it.
+pub(crate) const BEGUN: &str = "#begun";
+
 impl OpId {
-    /// The name of one step under a given id. The step of a verb's last (or only) change is the
-    /// empty text; it is what `dfs op status ID` asks for.
+    /// The name of one step under a given id. The step of a verb's only change is the empty text,
+    /// and that of the mark that all of several requests were executed.
     pub(crate) fn given(id: &str, step: &str) -> OpId {
         OpId {
             session: SessionId(derive("op-id", id, step)),

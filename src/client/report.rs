@@ -93,8 +93,12 @@ pub struct Listing {
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpState {
-    /// It was executed: one outcome for each of its operations.
+    /// It was executed: one outcome for each of its operations; none for a command of several
+    /// requests, of which all were.
     Applied(Vec<Outcome>),
+    /// A command of several requests was begun. That all of it was done is not known: it is under
+    /// way, was interrupted, or some of it failed.
+    Begun,
     /// Nothing is known of it: it did not arrive (yet), or it is longer ago than the horizon.
     Unknown,
 }

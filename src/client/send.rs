@@ -271,9 +271,16 @@ fn id_of(request: &Request) -> OpId {
     }
 }
 
-/// What to say of a request that is under way. `None` for steps of uploads that nobody sees.
+/// What to say of a request that is under way. `None` for steps of uploads that nobody sees, and for
+/// marks, which change nothing.
 fn open_change(request: &Request) -> Option<OpenChange> {
-    let hidden = |op: &Op| matches!(op, Op::Reserve { .. } | Op::Stage { .. } | Op::Abort { .. });
+    let hidden = |op: &Op| match op {
+        Op::Mkdir { path, .. } => path.is_root(),
+        other => matches!(
+            other,
+            Op::Reserve { .. } | Op::Stage { .. } | Op::Abort { .. }
+        ),
+    };
     let change = request.ops.iter().find(|op| !hidden(op))?;
     Some(OpenChange {
         path: path_of(change).cloned(),

@@ -106,11 +106,34 @@ async fn an_outcome_left_open_says_so_and_can_be_asked_for() {
     let id = hint.split(['`', ' ']).rev().find(|word| word.contains('-'));
     match client.op_status(id.unwrap()).await.unwrap() {
         OpState::Applied(outcomes) => assert!(outcomes[0].is_ok()),
-        OpState::Unknown => panic!("it was applied"),
+        other => panic!("it was applied: {other:?}"),
     }
     // The lane is not used again, and the client goes on.
     let next = client.mkdir(path("/d/b"), 0o755, false, &OpIds::Automatic);
     next.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_of_several_requests_is_known_by_its_own_id() {
+    let node = TestCluster::one();
+    let client = node.client(None).await;
+    let ids = |id: &str| OpIds::Given(id.into());
+    assert_eq!(client.op_status("job").await.unwrap(), OpState::Unknown);
+    client.begin_steps(&ids("job")).await.unwrap();
+    assert_eq!(client.op_status("job").await.unwrap(), OpState::Begun);
+    let first = ids("job.0");
+    let made = client.mkdir(path("/d/a"), 0o755, false, &first);
+    let made = OpState::Applied(vec![Ok(made.await.unwrap().done)]);
+    assert_eq!(client.op_status("job.0").await.unwrap(), made);
+    assert_eq!(client.op_status("job").await.unwrap(), OpState::Begun);
+    client.end_steps(&ids("job")).await.unwrap();
+    let all = OpState::Applied(Vec::new());
+    assert_eq!(client.op_status("job").await.unwrap(), all);
+    // Again, and of another command.
+    client.begin_steps(&ids("job")).await.unwrap();
+    client.begin_steps(&ids("other")).await.unwrap();
+    client.begin_steps(&OpIds::Automatic).await.unwrap();
+    assert_eq!(client.op_status("job").await.unwrap(), all);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use super::context::Context;
 use super::copy::{copy_tree, first_ids};
 use super::failure::{Failure, Outcome, advise};
 use super::globals::OpFlag;
-use super::items::{Items, parse_paths, show_changed};
+use super::items::{Items, in_steps, parse_paths, show_changed};
 use super::operands;
 use super::remote::{before, look, must_look};
 use super::targets::{self, Found, Target};
@@ -37,7 +37,7 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     let to = DfsPath::parse(&typed)?;
     let op = match args.recursive {
         true => cx.named(&args.op),
-        false => args.op,
+        false => args.op.clone(),
     };
     let client = cx.connect().await?;
     let tree = match &sources[..] {
@@ -57,12 +57,18 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         tree,
     };
     let targets = targets::remote(target, &to, &names)?;
-    let mut items = Items::new(sources.len(), cx);
-    for (index, (from, to)) in sources.iter().zip(&targets).enumerate() {
-        let ids = op.nth(index, sources.len());
-        items.take(copy(cx, &client, from, to, args.recursive, &ids).await)?;
+    let steps = async {
+        let mut items = Items::new(sources.len(), cx);
+        for (index, (from, to)) in sources.iter().zip(&targets).enumerate() {
+            let ids = op.nth(index, sources.len());
+            items.take(copy(cx, &client, from, to, args.recursive, &ids).await)?;
+        }
+        items.finish()
+    };
+    match tree || sources.len() > 1 {
+        true => in_steps(cx, &client, (&op, &args.op), steps).await,
+        false => steps.await,
     }
-    items.finish()
 }
 
 async fn copy(

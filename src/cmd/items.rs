@@ -1,12 +1,12 @@
 //! Verbs over several items: each failure is reported when it happens, the rest goes on, and the
 //! exit status says `partial`. What no node answers to ends the verb: the rest would wait as long.
-//! Also the batches in which such verbs send their changes.
+//! Also the batches in which such verbs send their changes, and the marks around several of them.
 
 use super::context::Context;
 use super::failure::{Failure, Outcome, report};
 use super::globals::OpFlag;
 use super::text::Count;
-use crate::client::{Changed, OpIds};
+use crate::client::{Changed, Client, OpIds};
 use crate::error::{Code, Error, Result};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::shard::command::{Done, Op};
@@ -143,6 +143,11 @@ pub struct Change {
     pub op: Op,
 }
 
+/// Which refusals do not count as such.
+type Ignore = fn(&Error) -> bool;
+/// Adds what to do about a refusal.
+type Advise = fn(Error) -> Error;
+
 /// Sends changes in as few requests as possible, in order, and shows each. `ignore` says which
 /// refusals do not count as such; `hint` adds what to do about a refusal.
 ///
@@ -152,13 +157,28 @@ pub async fn send_all(
     cx: &Context,
     changes: Vec<Change>,
     op: &OpFlag,
-    ignore: fn(&Error) -> bool,
-    hint: fn(Error) -> Error,
+    ignore: Ignore,
+    hint: Advise,
 ) -> Outcome {
     if changes.is_empty() {
         return Ok(());
     }
     let client = cx.connect().await?;
+    let requests = changes.len().div_ceil(BATCH_ITEMS_MAX);
+    let sent = send_parts(cx, &client, &changes, op, (ignore, hint));
+    match requests > 1 {
+        true => in_steps(cx, &client, (op, op), sent).await,
+        false => sent.await,
+    }
+}
+
+async fn send_parts(
+    cx: &Context,
+    client: &Client,
+    changes: &[Change],
+    op: &OpFlag,
+    (ignore, hint): (Ignore, Advise),
+) -> Outcome {
     let mut items = Items::new(changes.len(), cx);
     let requests = changes.len().div_ceil(BATCH_ITEMS_MAX);
     for (index, part) in changes.chunks(BATCH_ITEMS_MAX).enumerate() {
@@ -184,6 +204,24 @@ pub async fn send_all(
         }
     }
     items.finish()
+}
+
+/// Does the several requests of a command between two marks of its operation id, by which
+/// `dfs op status` tells that it was begun, and that all of it was done. The id may be one that was
+/// made for the command: `begun`. The end is marked under the one that was `given`.
+pub async fn in_steps(
+    cx: &Context,
+    client: &Client,
+    (begun, given): (&OpFlag, &OpFlag),
+    steps: impl Future<Output = Outcome>,
+) -> Outcome {
+    client.begin_steps(&begun.only()).await?;
+    steps.await?;
+    if let Err(error) = client.end_steps(&given.only()).await {
+        // It was done all the same.
+        cx.note(format_args!("`dfs op status` will say less: {error}"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

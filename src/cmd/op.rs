@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::failure::Outcome;
 use crate::client::OpState;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::shard::records::Outcome as Applied;
 use crate::types::{FileVersion, Inode, Revision};
 use clap::Subcommand;
@@ -22,6 +22,12 @@ enum OpVerb {
     ///
     /// Exit status 0: it was executed, and this is what came of it. 3: nothing is known of it; it
     /// did not arrive, or it is longer ago than an hour.
+    ///
+    /// Trees, several files of put and cp, and more than 512 paths take several requests. Of such a
+    /// command, 0 says that it came to its end and nothing failed; 10: it was begun, and that is
+    /// all that is known under its ID: it is under way, was interrupted, or some of it failed. The
+    /// same command with the same --op-id goes on; what was done is not done twice. Its items can be
+    /// asked for as ID.0, ID.1, …, and each request by the op_id that it shows with --json or -v.
     Status {
         /// What was given as --op-id, or shown with -v
         #[arg(value_name = "ID")]
@@ -32,8 +38,9 @@ enum OpVerb {
 #[derive(Serialize)]
 struct StatusJson<'a> {
     op_id: &'a str,
+    /// `applied` or `begun`.
     state: &'static str,
-    /// One for each change of the request, in order.
+    /// One for each change of the request, in order; none for a command of several requests.
     outcomes: Vec<OutcomeJson<'a>>,
 }
 
@@ -73,6 +80,7 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
     let OpVerb::Status { id } = args.verb;
     let outcomes = match cx.connect().await?.op_status(&id).await? {
         OpState::Applied(outcomes) => outcomes,
+        OpState::Begun => return begun(&id, cx),
         OpState::Unknown => {
             let why = "nothing is known of it (it did not arrive, or is longer ago than an hour)";
             return Err(Error::not_found(why)
@@ -89,6 +97,9 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
             outcomes,
         });
     }
+    if outcomes.is_empty() {
+        return cx.out.line("done: all of it");
+    }
     for outcome in &outcomes {
         match outcome {
             Ok(done) if done.version.0 > 0 => {
@@ -100,4 +111,22 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// A command of several requests that is not known to have come to its end.
+fn begun(id: &str, cx: &Context) -> Outcome {
+    if cx.json() {
+        cx.out.json(&StatusJson {
+            op_id: id,
+            state: "begun",
+            outcomes: Vec::new(),
+        })?;
+    } else {
+        cx.out.line("begun")?;
+    }
+    let why = "it was begun, and is not known to have come to its end (it is under way, was \
+               interrupted, or some of it failed)";
+    let hint =
+        format!("run the same command with --op-id {id} again: what was done is not done twice");
+    Err(Error::new(Code::Partial, why).at(id).hint(hint).into())
 }

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::failure::{Failure, Outcome, advise};
 use super::globals::{OpFlag, parse_version};
-use super::items::Items;
+use super::items::{Items, in_steps};
 use super::operands;
 use super::progress::Bar;
 use super::remote::{before, look};
@@ -92,12 +92,19 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
         true => cx.named(&args.op),
         false => OpFlag::default(),
     };
-    let mut items = Items::new(count, cx);
-    for (index, (local, path)) in sources.iter().zip(&paths).enumerate() {
-        let options = options((&args, &root), cx, (index, count));
-        items.take(put(cx, &client, local, path, args.recursive, &options).await)?;
+    let steps = async {
+        let mut items = Items::new(count, cx);
+        for (index, (local, path)) in sources.iter().zip(&paths).enumerate() {
+            let options = options((&args, &root), cx, (index, count));
+            items.take(put(cx, &client, local, path, args.recursive, &options).await)?;
+        }
+        items.finish()
+    };
+    let named = if args.recursive { &root } else { &args.op };
+    match tree || count > 1 {
+        true => in_steps(cx, &client, (named, &args.op), steps).await,
+        false => steps.await,
     }
-    items.finish()
 }
 
 async fn put(
