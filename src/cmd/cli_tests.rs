@@ -70,6 +70,8 @@ fn every_documented_shape_is_accepted() {
         "gc --now",
         "token create --client",
         "token create --client --user u --group g --admin --ttl 2h",
+        "token create --user u --group g --admin",
+        "token create --node --ttl 1h",
         "op status 00-1-2",
         "completions bash",
         "man out",
@@ -131,6 +133,18 @@ fn conditions_exclude_each_other() {
             error.message.contains("cannot be used with"),
             "{line}: {error}"
         );
+    }
+}
+
+#[test]
+fn a_token_is_for_a_node_or_for_a_user() {
+    for line in [
+        "token create --node --client",
+        "token create --node --user u",
+        "token create --group g",
+        "token create --admin",
+    ] {
+        assert_eq!(refuses(line).code, Code::Usage, "{line}");
     }
 }
 

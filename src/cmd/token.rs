@@ -21,23 +21,24 @@ enum Verb {
     Create(Create),
 }
 
-/// Print a token for one new node, or with --client for one user
+/// Print a token for one new node, or with --client or --user for one user
 #[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("for_user").args(["client", "user"]).multiple(true)))]
 struct Create {
     /// For a node (the default)
     #[arg(long, conflicts_with_all = ["client", "user", "admin", "group"])]
     node: bool,
-    /// For a user; `dfs login` takes it
+    /// For a user, as --user says too; `dfs login` takes it
     #[arg(long)]
     client: bool,
     /// The user's name; without it you, with your group and your rights, on another machine
-    #[arg(long, value_name = "NAME", requires = "client")]
+    #[arg(long, value_name = "NAME")]
     user: Option<String>,
     /// The user's group; if not given his name, or your own group
-    #[arg(long, value_name = "NAME", requires = "client")]
+    #[arg(long, value_name = "NAME", requires = "for_user")]
     group: Option<String>,
     /// The user may manage the cluster
-    #[arg(long, requires = "client")]
+    #[arg(long, requires = "for_user")]
     admin: bool,
     /// How long it may be used
     #[arg(long, value_name = "DUR", default_value = "1h", value_parser = parse_duration)]
@@ -54,14 +55,14 @@ struct TokenJson<'a> {
 
 pub async fn run(args: Args, cx: &Context) -> Outcome {
     let Verb::Create(args) = args.verb;
-    let role = match (args.client, args.user) {
-        (false, _) => TokenRole::Node,
-        (true, Some(name)) => TokenRole::User {
+    let role = match (args.user, args.client) {
+        (Some(name), _) => TokenRole::User {
             group: args.group.unwrap_or_else(|| name.clone()),
             name,
             admin: args.admin,
         },
-        (true, None) => same_as(cx.subject()?, args.group)?,
+        (None, true) => same_as(cx.subject()?, args.group)?,
+        (None, false) => TokenRole::Node,
     };
     let for_node = role == TokenRole::Node;
     let ttl_ms = u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX);
