@@ -178,6 +178,42 @@ fn a_majority_serves_and_a_minority_refuses() {
 }
 
 #[test]
+fn what_is_asked_of_every_node_names_those_that_did_not_answer() {
+    let mut cluster = Cluster::start(3);
+    let verbs = [&["scrub"][..], &["scrub", "--now"], &["repair", "--status"]];
+    for verb in verbs {
+        let rows = cluster.dfs(&[&["--json"], verb].concat()).json();
+        assert_eq!(rows.as_array().unwrap().len(), 3, "{verb:?}: {rows}");
+    }
+    cluster.kill(2);
+    let name = format!("node {}", cluster.members[2].id);
+    let incomplete = |cluster: &Cluster| {
+        for verb in verbs {
+            let ran = cluster.dfs(verb);
+            assert_eq!(ran.stdout.lines().count(), 3, "{verb:?}: {ran:?}");
+            let said = ran.fails(10);
+            assert!(said.starts_with(&format!("dfs: {name}: ")), "{said}");
+            let ran = cluster.dfs(&[&["--json"], verb].concat());
+            let rows: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+            assert_eq!(rows.as_array().unwrap().len(), 2, "{verb:?}: {rows}");
+            let error = ran.error(10);
+            assert_eq!(error["path"], name.as_str());
+            assert_eq!(error["code"], "unavailable");
+        }
+    };
+    incomplete(&cluster);
+    until(HEALTHY_WITHIN, "the node is offline", || {
+        let ran = cluster.dfs(&["--json", "node", "ls"]);
+        ran.stdout.contains("\"offline\"")
+    });
+    incomplete(&cluster);
+    cluster.run(2);
+    until(HEALTHY_WITHIN, "all answer", || {
+        verbs.iter().all(|verb| cluster.dfs(verb).status == 0)
+    });
+}
+
+#[test]
 fn a_node_that_waits_for_others_ends_when_it_is_told_to() {
     let mut cluster = Cluster::start(3);
     for place in 0..3 {

@@ -1,6 +1,7 @@
 //! Verbs over several items: each failure is reported when it happens, the rest goes on, and the
 //! exit status says `partial`. What no node answers to ends the verb: the rest would wait as long.
-//! Also the batches in which such verbs send their changes, and the marks around several of them.
+//! Also the batches in which such verbs send their changes, the marks around several of them,
+//! and nodes as items.
 
 use super::context::Context;
 use super::failure::{Failure, Outcome, report};
@@ -10,7 +11,7 @@ use crate::client::{Changed, Client, OpIds};
 use crate::error::{Code, Error, Result};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::shard::command::{Done, Op};
-use crate::types::{DfsPath, FileVersion, Inode, Revision};
+use crate::types::{DfsPath, FileVersion, Inode, NodeId, Revision};
 use serde::Serialize;
 
 /// Counts what failed of so many items.
@@ -204,6 +205,25 @@ async fn send_parts(
         }
     }
     items.finish()
+}
+
+/// Reports the nodes that did not answer a question to all of them.
+///
+/// # Errors
+/// `partial`, reported, if there are any.
+pub fn report_silent(cx: &Context, silent: Vec<(NodeId, Error)>) -> Outcome {
+    if silent.is_empty() {
+        return Ok(());
+    }
+    for (node, error) in silent {
+        let error = Error {
+            path: Some(format!("node {node}")),
+            may_have_happened: false,
+            ..error
+        };
+        report(&error.hint("`dfs node ls` says how it is"), cx.json());
+    }
+    Err(Failure::Reported(Code::Partial))
 }
 
 /// Does the several requests of a command between two marks of its operation id, by which

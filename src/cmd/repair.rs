@@ -2,15 +2,16 @@
 
 use super::context::Context;
 use super::failure::{Failure, Outcome};
+use super::items::report_silent;
 use super::table::Table;
 use crate::config::units::human_size as size;
 use crate::error::Error;
-use crate::proto::{AdminAnswer, AdminCall};
+use crate::proto::{AdminAnswer, AdminCall, RepairView};
 
 /// Show what is missing, being copied, or lost
 ///
 /// Counted from what should exist: each node compares the chunks that belong on it with those it
-/// has.
+/// has. Exit status 10 when a node did not answer.
 #[derive(clap::Args)]
 pub struct Args {
     /// Show the state (there is nothing else to do: repair runs by itself)
@@ -26,6 +27,11 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
             "the cluster answered something else than the state of repair",
         )));
     };
+    show(cx, nodes.told)?;
+    report_silent(cx, nodes.silent)
+}
+
+fn show(cx: &Context, nodes: Vec<RepairView>) -> Outcome {
     if cx.json() {
         return cx.out.json(&nodes);
     }

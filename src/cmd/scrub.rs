@@ -2,11 +2,14 @@
 
 use super::context::Context;
 use super::failure::{Failure, Outcome};
+use super::items::report_silent;
 use super::table::Table;
 use crate::error::Error;
-use crate::proto::{AdminAnswer, AdminCall};
+use crate::proto::{AdminAnswer, AdminCall, ScrubView};
 
 /// Show how far the verification of stored chunks is
+///
+/// Exit status 10 when a node did not answer.
 #[derive(clap::Args)]
 pub struct Args {
     /// Verify everything now
@@ -21,6 +24,11 @@ pub async fn run(args: Args, cx: &Context) -> Outcome {
             "the cluster answered something else than a scrub",
         )));
     };
+    show(cx, nodes.told)?;
+    report_silent(cx, nodes.silent)
+}
+
+fn show(cx: &Context, nodes: Vec<ScrubView>) -> Outcome {
     if cx.json() {
         return cx.out.json(&nodes);
     }

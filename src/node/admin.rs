@@ -9,8 +9,8 @@ use crate::cluster::JoinToken;
 use crate::error::{Code, Error, Result};
 use crate::limits::COPIES;
 use crate::proto::{
-    AdminAnswer, AdminCall, GroupPlace, LocatedChunk, Look, MemberView, NodeState, PeerAnswer,
-    PeerCall, PlanView, RingView, ShareView, TokenRole, UserView,
+    AdminAnswer, AdminCall, FromAll, GroupPlace, LocatedChunk, Look, MemberView, NodeState,
+    PeerAnswer, PeerCall, PlanView, RingView, ShareView, TokenRole, UserView,
 };
 use crate::ring::{self, Ring};
 use crate::root::{self, RootCommand};
@@ -383,40 +383,51 @@ impl Node {
     }
 
     async fn scrub_everywhere(self: &Arc<Self>, now: bool) -> Result<AdminAnswer> {
-        let mut views = vec![self.scrub(now)];
-        for node in self.others() {
-            match self
-                .peers
-                .call(node, &PeerCall::Scrub { now }, ASK_TIMEOUT)
-                .await
-            {
-                Ok(PeerAnswer::Scrub(view)) => views.push(view),
-                Ok(other) => return Err(odd(&other)),
-                Err(error) => tracing::warn!(%node, %error, "a node was not asked to scrub"),
-            }
-        }
-        Ok(AdminAnswer::Scrub(views))
+        let (own, call) = (self.scrub(now), PeerCall::Scrub { now });
+        let all = self.ask_members(own, &call, |answer| match answer {
+            PeerAnswer::Scrub(view) => Ok(view),
+            other => Err(odd(&other)),
+        });
+        Ok(AdminAnswer::Scrub(all.await))
     }
 
     async fn repair_everywhere(self: &Arc<Self>) -> Result<AdminAnswer> {
-        let mut views = vec![self.repairs.view(self.id, self.env.clock.now())];
-        for node in self.others() {
-            match self.peers.call(node, &PeerCall::Repairs, ASK_TIMEOUT).await {
-                Ok(PeerAnswer::Repairs(view)) => views.push(view),
-                Ok(other) => return Err(odd(&other)),
-                Err(error) => tracing::warn!(%node, %error, "a node was not asked"),
-            }
-        }
-        Ok(AdminAnswer::Repair(views))
+        let own = self.repairs.view(self.id, self.env.clock.now());
+        let all = self.ask_members(own, &PeerCall::Repairs, |answer| match answer {
+            PeerAnswer::Repairs(view) => Ok(view),
+            other => Err(odd(&other)),
+        });
+        Ok(AdminAnswer::Repair(all.await))
     }
 
-    /// The other nodes that are not known to be silent.
-    fn others(&self) -> Vec<NodeId> {
+    /// Asks all members at once. Those that are known to be offline are not waited for.
+    async fn ask_members<T>(
+        &self,
+        own: T,
+        call: &PeerCall,
+        read: fn(PeerAnswer) -> Result<T>,
+    ) -> FromAll<T> {
         let view = self.views.now();
         let members = view.members().map(|info| info.node);
-        members
-            .filter(|node| *node != self.id && !view.offline.contains(node))
-            .collect()
+        let asked = members.filter(|node| *node != self.id).map(async |node| {
+            if view.offline.contains(&node) {
+                let error = Error::unavailable("it is offline");
+                return (
+                    node,
+                    Err(error.hint("start it, or take it out of the cluster")),
+                );
+            }
+            let answer = self.peers.call(node, call, ASK_TIMEOUT).await;
+            (node, answer.and_then(read))
+        });
+        let (mut told, mut silent) = (vec![own], Vec::new());
+        for (node, answer) in join_all(asked).await {
+            match answer {
+                Ok(view) => told.push(view),
+                Err(error) => silent.push((node, error)),
+            }
+        }
+        FromAll { told, silent }
     }
 
     async fn user_views(self: &Arc<Self>) -> Result<AdminAnswer> {

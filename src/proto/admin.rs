@@ -1,5 +1,6 @@
 //! What administrators ask of a cluster, and what it answers. Append variants, never reorder.
 
+use crate::error::Error;
 use crate::types::{ChunkHash, DfsPath, GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -68,9 +69,17 @@ pub enum AdminAnswer {
     Ring(RingView),
     Located(Vec<LocatedChunk>),
     Plan(PlanView),
-    Scrub(Vec<ScrubView>),
-    Repair(Vec<RepairView>),
+    Scrub(FromAll<ScrubView>),
+    Repair(FromAll<RepairView>),
     Users(Vec<UserView>),
+}
+
+/// What the members of the cluster answered to one question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromAll<T> {
+    pub told: Vec<T>,
+    /// Those that did not answer, offline ones too, and why.
+    pub silent: Vec<(NodeId, Error)>,
 }
 
 /// A node as the cluster knows it.

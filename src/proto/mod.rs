@@ -15,8 +15,8 @@ mod peer;
 mod view;
 
 pub use admin::{
-    AdminAnswer, AdminCall, LocatedChunk, MemberView, PlanView, RepairView, RingView, ScrubView,
-    ShareView, TokenRole, UserView,
+    AdminAnswer, AdminCall, FromAll, LocatedChunk, MemberView, PlanView, RepairView, RingView,
+    ScrubView, ShareView, TokenRole, UserView,
 };
 pub use call::{Answer, Call, Ticket, TicketRight};
 pub use join::{JoinAnswer, JoinRequest, JoinWhat, Joined, REQUEST_BYTES_MAX};

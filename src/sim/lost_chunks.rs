@@ -84,7 +84,7 @@ async fn seen(connector: &Connector) -> Option<(Vec<RepairView>, Vec<u64>)> {
     let AdminAnswer::Ring(ring) = client.admin(AdminCall::Ring).await.ok()? else {
         return None;
     };
-    Some((views, ring.epochs))
+    Some((views.told, ring.epochs))
 }
 
 #[test]
