@@ -437,3 +437,29 @@ fn nodes_come_and_go_while_a_writer_and_a_reader_go_on() {
     cluster.dfs(&["fsck"]).ok();
     eprintln!("written: {:?}, read: {:?}", work.written, work.read);
 }
+
+/// Any node is asked, also one that has no replica of the root group.
+#[test]
+fn a_node_without_a_replica_of_the_root_group_knows_the_users() {
+    let cluster = Cluster::start(4);
+    let status = cluster.status();
+    let root = status["shards"][0]["replicas"].as_array().unwrap();
+    let outside = |place: &usize| !root.contains(&cluster.members[*place].id.into());
+    let asked = (0..4).find(outside).expect("three of four have a replica");
+    let token = cluster.token(&["--user", "bob"]);
+    let bob = cluster.path("bob.dfs").display().to_string();
+    let to = cluster.members[asked].address.clone();
+    cluster
+        .dfs(&["--identity", &bob, "login", &to, "--token", &token])
+        .ok();
+    for (change, removed) in [(&["ls", "/"][..], false), (&["user", "rm", "bob"], true)] {
+        cluster.dfs(change).ok();
+        // At once: what was answered is known.
+        for place in [asked, (asked + 1) % 4, (asked + 2) % 4, (asked + 3) % 4] {
+            let users = cluster.dfs_at(place, &["--json", "user", "ls"]).json();
+            let users = users.as_array().unwrap();
+            let found = users.iter().find(|user| user["name"] == "bob").unwrap();
+            assert_eq!(found["revoked"], removed, "through {place}: {found}");
+        }
+    }
+}

@@ -115,6 +115,25 @@ fn a_node_that_was_stopped_answers_nothing_old_when_it_goes_on() {
     clean(&cluster);
 }
 
+/// Nor what its own replica of the root group has.
+#[test]
+fn a_node_that_hears_of_no_majority_does_not_say_who_the_users_are() {
+    let cluster = Cluster::start(3);
+    let asked = (cluster.leader(0) + 1) % 3;
+    let users = cluster.dfs_at(asked, &["user", "ls"]).ok();
+    let others = [(asked + 1) % 3, (asked + 2) % 3];
+    others
+        .iter()
+        .for_each(|place| cluster.signal(*place, "STOP"));
+    // At once, while it still lets clients in.
+    let ran = cluster.dfs_at(asked, &["--timeout", "3s", "user", "ls"]);
+    others
+        .iter()
+        .for_each(|place| cluster.signal(*place, "CONT"));
+    ran.fails(6);
+    assert_eq!(cluster.dfs_at(asked, &["user", "ls"]).ok(), users);
+}
+
 #[test]
 fn all_killed_at_once_start_again_with_everything() {
     let mut cluster = Cluster::start(3);

@@ -1,6 +1,7 @@
 //! What administrators ask for: tokens, nodes, the ring, repair.
 
 use super::Node;
+use super::group::RootGroup;
 use super::join::role_of;
 use super::peers::odd;
 use super::service::Caller;
@@ -74,7 +75,7 @@ impl Node {
             AdminCall::Plan(weights) => self.plan(&weights).map(AdminAnswer::Plan),
             AdminCall::Scrub { now } => self.scrub_everywhere(now).await,
             AdminCall::Repair => self.repair_everywhere().await,
-            AdminCall::Users => self.user_views().await,
+            AdminCall::Users => self.user_views().await.map(AdminAnswer::Users),
             AdminCall::RemoveUser(name) => {
                 self.root_command(RootCommand::RemoveUser(name.clone()))
                     .await?;
@@ -430,10 +431,20 @@ impl Node {
         FromAll { told, silent }
     }
 
-    async fn user_views(self: &Arc<Self>) -> Result<AdminAnswer> {
-        let root = self.groups.root().ok_or_else(|| {
-            Error::new(Code::Redirect, "this node is no member of the root group")
-        })?;
+    /// All that were let in, as the leader of the root group knows them.
+    async fn user_views(self: &Arc<Self>) -> Result<Vec<UserView>> {
+        if let Ok(root) = self.must_lead_root() {
+            return self.users_here(&root).await;
+        }
+        match self.ask_root(&PeerCall::Users, ASK_TIMEOUT).await? {
+            PeerAnswer::Users(users) => Ok(users),
+            other => Err(odd(&other)),
+        }
+    }
+
+    /// The same, on that leader.
+    pub(super) async fn users_here(&self, root: &RootGroup) -> Result<Vec<UserView>> {
+        root.raft.read_barrier().await?;
         let users = root.read(|view| root::users(view))?.into_iter();
         let views = users.map(|user| UserView {
             name: user.name,
@@ -442,7 +453,7 @@ impl Node {
             certificates: user.certificates,
             revoked: user.revoked,
         });
-        Ok(AdminAnswer::Users(views.collect()))
+        Ok(views.collect())
     }
 }
 

@@ -161,6 +161,10 @@ impl Node {
                 root.raft.read_barrier().await?;
                 Ok(PeerAnswer::Beats(self.heard_here(&root)))
             }
+            PeerCall::Users => {
+                let root = self.must_lead_root()?;
+                Ok(PeerAnswer::Users(self.users_here(&root).await?))
+            }
             PeerCall::CheckRecords(group) => {
                 let checked = self.check_records(group).await?;
                 Ok(PeerAnswer::CheckedRecords(Box::new(checked)))

@@ -8,7 +8,7 @@
 //! image:      N → N  frame(PeerCall::Image) raw bytes     N → N  frame(PeerAnswer)
 //! ```
 
-use super::admin::{RepairView, ScrubView};
+use super::admin::{RepairView, ScrubView, UserView};
 use super::join::{JoinAnswer, JoinRequest};
 use super::view::FsckReport;
 use crate::codec;
@@ -142,6 +142,8 @@ pub enum PeerCall {
     ),
     /// Is there room for new data on your disk?
     HasRoom,
+    /// The users that were let in: to the leader of the root group.
+    Users,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +196,7 @@ pub enum PeerAnswer {
     /// `None`: no replica of that group is there.
     LogEnd(Option<LogEnd>),
     HasRoom(bool),
+    Users(Vec<UserView>),
 }
 
 /// What a replica's log knows of its end.
