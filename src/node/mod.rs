@@ -49,6 +49,7 @@ mod scrub;
 mod serve;
 mod service;
 mod slices;
+mod spare;
 mod spool;
 mod status;
 mod surplus;
