@@ -25,8 +25,8 @@ pub struct Args {
     /// Where to listen (UDP), 0.0.0.0:7440 if not given; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT", value_parser = listen)]
     listen: Option<SocketAddr>,
-    /// How others reach this node; if not given the address it listens on, or where that is 0.0.0.0
-    /// or [::], this machine's address towards the other nodes (of the first node: on the default
+    /// How others reach this node; if not given the address it listens on, or where it listens on all
+    /// of them, this machine's address towards the other nodes (of the first node: on the default
     /// route)
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     advertise: Option<String>,
