@@ -240,6 +240,32 @@ fn an_old_copy_of_a_data_directory_is_refused() {
     });
 }
 
+/// A rack that was moved into another network: nobody is where anybody knows him to be.
+#[test]
+fn nodes_that_have_all_moved_find_each_other_where_the_operator_says() {
+    let mut cluster = Cluster::start(3);
+    put_tree(&cluster);
+    for place in 0..3 {
+        cluster.kill(place);
+    }
+    for member in &mut cluster.members {
+        member.address = free_address();
+    }
+    let first = cluster.members[0].address.clone();
+    cluster.run_without_waiting(0);
+    for place in [1, 2] {
+        cluster.run_with(place, &["--join", &first]);
+    }
+    cluster.until_health("green", HEALTHY_WITHIN);
+    for place in 0..3 {
+        cluster.same_tree(place, "tree", "/t");
+    }
+    // From here on they know each other again.
+    cluster.kill(0);
+    cluster.run(0);
+    cluster.until_health("green", HEALTHY_WITHIN);
+}
+
 #[test]
 fn a_clone_beside_the_original_is_refused() {
     let mut cluster = Cluster::start(3);

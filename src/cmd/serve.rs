@@ -43,7 +43,7 @@ pub struct Args {
     /// Start although the end of the log is damaged: changes in it are given up
     #[arg(long)]
     accept_lost_tail: bool,
-    /// Nodes of the cluster to join
+    /// Nodes of the cluster to join; at a restart, where some of them are now if all have moved
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = address)]
     join: Vec<String>,
     /// What lets this node in: of `dfs token create`

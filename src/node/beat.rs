@@ -29,6 +29,9 @@ pub const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
 /// Of failed heartbeats in a row every so-manieth asks some nodes for a newer view.
 const ASK_AROUND_EVERY: usize = 10;
+/// So many failed heartbeats in a row: the root group is silent. An attempt takes two seconds where
+/// nobody is; where its leader has just died, one fails or none.
+const LOST_AFTER: usize = 2;
 /// How many are asked then, others each time: all of a large cluster may be asking.
 const ASKED_AROUND: usize = 4;
 
@@ -40,6 +43,7 @@ pub(super) async fn run(node: Arc<Node>) {
         let pause = match node.beat().await {
             Ok(()) => {
                 (denied, failures) = (0, 0);
+                node.peers.set_lost(false);
                 BEAT_EVERY
             }
             Err(error) if error.code == Code::Denied => {
@@ -53,6 +57,10 @@ pub(super) async fn run(node: Arc<Node>) {
                 tracing::debug!(%error, "no answer to a heartbeat");
                 let found = node.find_root(failures).await;
                 failures = failures.wrapping_add(1);
+                if failures >= LOST_AFTER {
+                    node.peers.set_lost(true);
+                    node.look_at_named().await;
+                }
                 if let Err(error) = found {
                     tracing::warn!(%error, "a newer view of the cluster was not taken");
                 }
@@ -171,6 +179,16 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Sees who is where the operator says that other nodes are: they may all have moved.
+    async fn look_at_named(&self) {
+        let looks = self.named.iter().map(async |address| {
+            if let Err(error) = self.peers.look_at(address).await {
+                tracing::debug!(%address, %error, "no node was found where the operator says");
+            }
+        });
+        futures::future::join_all(looks).await;
     }
 
     /// A call to the leader of the root group, wherever it is.

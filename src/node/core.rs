@@ -116,6 +116,8 @@ pub(super) struct Who {
     pub identity: Identity,
     /// Others that may be there; needed by a node that knows no view yet.
     pub nodes: Vec<NodeAddress>,
+    /// Where others are, as the operator says; may be empty.
+    pub named: Vec<String>,
     /// A node that is silent for so long is offline.
     pub offline_after: Duration,
     /// Whether leaders here answer reads under a lease.
@@ -202,7 +204,8 @@ impl Core {
         let tls = ClientTls::new(&who.identity.credentials())?;
         let end = who.on_end.clone();
         let overtaken: OnOvertaken = Arc::new(move |error| end(error));
-        let peers = Peers::new(env.clone(), who.id, self.life, tls, overtaken);
+        let address = who.address.clone();
+        let peers = Peers::new(env.clone(), who.id, self.life, address, tls, overtaken);
         let transport = Transport::new(env.clone(), raft_env.clone(), peers.clone());
         let groups = Groups::new(GroupContext {
             env: env.clone(),
@@ -249,6 +252,7 @@ impl Core {
             liveness: Default::default(),
             root_hint: Default::default(),
             beat_now: Default::default(),
+            named: who.named,
             learners: Default::default(),
             offline_after: who.offline_after,
             on_end: who.on_end,

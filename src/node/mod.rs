@@ -122,6 +122,8 @@ pub(crate) struct Node {
     pub liveness: Mutex<liveness::Liveness>,
     /// Who answered last for the root group.
     pub root_hint: Mutex<Option<NodeId>>,
+    /// Where other nodes are, as the operator says: looked at while nothing is heard of the root group.
+    pub named: Vec<String>,
     /// Tell the root group now rather than in a second.
     pub beat_now: Notify,
     /// Learners of the groups this node leads: how far each was, and since when.

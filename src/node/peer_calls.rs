@@ -80,16 +80,7 @@ impl Node {
         call: PeerCall,
     ) -> Result<PeerAnswer> {
         match call {
-            PeerCall::Meet(life) => {
-                // The other end learns of its newest life even where this one is refused.
-                if let Err(error) = self.peers.meet(from, life) {
-                    tracing::warn!(node = %from, %error, "an overtaken life of a node was here");
-                }
-                self.peers.is_there(from);
-                let yours = self.peers.newest_life(from);
-                let life = self.peers.life();
-                Ok(PeerAnswer::Met { life, yours })
-            }
+            PeerCall::Meet { life, address } => Ok(self.peers.met_by(from, life, &address)),
             PeerCall::Raft(messages) => {
                 let taken = messages.into_iter().map(|message| self.take_raft(message));
                 Ok(PeerAnswer::Raft(join_all(taken).await))

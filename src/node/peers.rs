@@ -4,16 +4,23 @@
 //! A connection begins with `Meet`: both ends tell which life of their node they are, and the
 //! newest of the other that they have heard of. A node that hears of a newer life of itself is an
 //! old copy of its data directory, or one of two: it stops ([`Peers::on_overtaken`]).
+//!
+//! Where nodes are is in the view of the cluster. Several that have moved at once cannot elect the
+//! root group's leader, who would say where they are now. So a node tells whomever it meets where it
+//! is, and while nothing is heard of the root group it is looked for there as well.
 
 use crate::codec;
+use crate::config;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::net::{ALPN_NODE, ClientTls, Connection, Endpoint, Peer, Stream};
 use crate::proto::{Life, NodeAddress, PeerAnswer, PeerCall, REMOVED};
 use crate::types::NodeId;
+use futures::future::select_ok;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -23,6 +30,9 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// After a failed attempt nobody tries again for so long: messages to a dead node fail at once.
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
 
+/// Of an address that a node tells: a name in the DNS has 253 at most.
+const ADDRESS_BYTES_MAX: usize = 300;
+
 /// What happens when a newer life of this node is heard of.
 pub type OnOvertaken = Arc<dyn Fn(&Error) + Send + Sync>;
 
@@ -31,9 +41,15 @@ pub struct Peers {
     env: Env,
     me: NodeId,
     life: Life,
+    /// Where others reach this node.
+    address: String,
     endpoint: OnceLock<Endpoint>,
     tls: RwLock<ClientTls>,
     addresses: RwLock<BTreeMap<NodeId, String>>,
+    /// Where nodes said that they are, and which lives of them.
+    told: Mutex<BTreeMap<NodeId, (Life, String)>>,
+    /// Nothing is heard of the root group.
+    lost: AtomicBool,
     lines: Mutex<BTreeMap<NodeId, Arc<Line>>>,
     /// The newest registered life of each node.
     lives: Mutex<BTreeMap<NodeId, Life>>,
@@ -61,6 +77,7 @@ impl Peers {
         env: Env,
         me: NodeId,
         life: Life,
+        address: String,
         tls: ClientTls,
         on_overtaken: OnOvertaken,
     ) -> Arc<Peers> {
@@ -68,9 +85,12 @@ impl Peers {
             env,
             me,
             life,
+            address,
             endpoint: OnceLock::new(),
             tls: RwLock::new(tls),
             addresses: RwLock::default(),
+            told: Mutex::default(),
+            lost: AtomicBool::new(false),
             lines: Mutex::default(),
             lives: Mutex::default(),
             on_overtaken,
@@ -120,12 +140,76 @@ impl Peers {
         told.collect()
     }
 
+    /// Whether the root group is silent. Only then nodes are looked for where they say that they are:
+    /// it may be a copy that the root group would refuse.
+    pub fn set_lost(&self, lost: bool) {
+        self.lost.store(lost, Ordering::Relaxed);
+    }
+
+    /// A node has connected to this one and says which life of it that is, and where it is reached.
+    /// The other end learns of its newest life even where this one is refused.
+    pub fn met_by(&self, node: NodeId, life: Life, address: &str) -> PeerAnswer {
+        match self.meet(node, life) {
+            Ok(()) => self.note_told(node, life, address),
+            Err(error) => {
+                tracing::warn!(%node, %error, "an overtaken life of a node was here");
+            }
+        }
+        self.is_there(node);
+        PeerAnswer::Met {
+            life: self.life,
+            yours: self.newest_life(node),
+        }
+    }
+
+    /// Of two lives with one number the first that was here counts until one is registered.
+    fn note_told(&self, node: NodeId, life: Life, address: &str) {
+        // One that is in no view may have been removed.
+        let is_known = self.addresses.read().contains_key(&node);
+        if !is_known || address.len() > ADDRESS_BYTES_MAX || config::address(address).is_err() {
+            return;
+        }
+        let registered = self.newest_life(node);
+        let mut told = self.told.lock();
+        let newer = told.get(&node).is_none_or(|(known, _)| {
+            *known == life || known.start < life.start || registered == life
+        });
+        if newer {
+            told.insert(node, (life, address.to_owned()));
+        }
+    }
+
+    /// Where a node may be besides where the view says.
+    fn elsewhere(&self, node: NodeId, known: &str) -> Option<String> {
+        if !self.lost.load(Ordering::Relaxed) {
+            return None;
+        }
+        let told = self.told.lock();
+        let (_, address) = told.get(&node)?;
+        (address != known).then(|| address.clone())
+    }
+
+    /// Looks who is at an address that an operator has named, and notes it.
+    ///
+    /// # Errors
+    /// `unavailable` when no node of this cluster answers there.
+    pub async fn look_at(&self, address: &str) -> Result<NodeId> {
+        let connection = self.connect(address).await?;
+        let Peer::Node { id, .. } = connection.peer() else {
+            return Err(Error::unavailable(format!("no node is at {address}")));
+        };
+        let life = self.introduce(id, &connection).await;
+        connection.close();
+        self.note_told(id, life?, address);
+        Ok(id)
+    }
+
     /// Judges what a peer says of itself. A later life than the one that is registered is believed,
     /// and not kept: only the root group decides which of two with one number it is.
     ///
     /// # Errors
     /// `denied` for a life that was overtaken by another.
-    pub fn meet(&self, node: NodeId, life: Life) -> Result<()> {
+    fn meet(&self, node: NodeId, life: Life) -> Result<()> {
         let known = self.newest_life(node);
         match life == known || life.start > known.start {
             true => Ok(()),
@@ -148,7 +232,7 @@ impl Peers {
 
     /// A node has connected to this one: it can be reached now, also where it was dialled in vain
     /// just before.
-    pub fn is_there(&self, node: NodeId) {
+    fn is_there(&self, node: NodeId) {
         self.line(node).there.notify_waiters();
     }
 
@@ -263,7 +347,16 @@ impl Peers {
         let address = self.addresses.read().get(&node).cloned();
         let address = address
             .ok_or_else(|| Error::unavailable(format!("the address of node {node} is unknown")))?;
-        let connection = self.connect(&address).await?;
+        let Some(elsewhere) = self.elsewhere(node, &address) else {
+            return self.dial_at(node, &address).await;
+        };
+        let both = [&address, &elsewhere].map(|at| Box::pin(self.dial_at(node, at)));
+        let (connection, _) = select_ok(both).await?;
+        Ok(connection)
+    }
+
+    async fn dial_at(&self, node: NodeId, address: &str) -> Result<Connection> {
+        let connection = self.connect(address).await?;
         match connection.peer() {
             Peer::Node { id, .. } if id == node => {}
             other => {
@@ -317,13 +410,17 @@ impl Peers {
         }
     }
 
-    async fn introduce(&self, node: NodeId, connection: &Connection) -> Result<()> {
-        let meet = codec::encode(&PeerCall::Meet(self.life));
+    async fn introduce(&self, node: NodeId, connection: &Connection) -> Result<Life> {
+        let meet = codec::encode(&PeerCall::Meet {
+            life: self.life,
+            address: self.address.clone(),
+        });
         let answer = connection.call(&meet, DIAL_TIMEOUT).await?;
         match codec::decode(&answer)? {
             PeerAnswer::Met { life, yours } => {
                 self.judge_own(yours);
-                self.meet(node, life)
+                self.meet(node, life)?;
+                Ok(life)
             }
             PeerAnswer::Failed(error) => Err(error),
             other => Err(odd(&other)),

@@ -162,6 +162,7 @@ async fn start(
         data: settings.data.clone(),
         identity: NodeIdentity::in_files(files, settings.data.clone()),
         nodes,
+        named: settings.join.clone(),
         offline_after: settings.offline_after,
         lease_reads: settings.lease_reads,
         on_end,

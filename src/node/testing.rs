@@ -184,6 +184,7 @@ impl Opened {
             data: start.dir,
             identity: Identity::in_memory(start.papers.credentials, start.papers.seal),
             nodes: start.papers.nodes,
+            named: Vec::new(),
             offline_after: OFFLINE_AFTER,
             lease_reads: true,
             on_end: Arc::new(move |error| end(&error.to_string())),

@@ -20,8 +20,12 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerCall {
-    /// First on each connection: which life of the node speaks.
-    Meet(Life),
+    /// First on each connection: which life of the node speaks, and the HOST:PORT where it is
+    /// reached.
+    Meet {
+        life: Life,
+        address: String,
+    },
     /// Messages of replicas here to replicas there; answered in order.
     Raft(#[serde(deserialize_with = "codec::at_most::<_, _, RAFT_MESSAGES_MAX>")] Vec<RaftMessage>),
     /// The state of a group for a replica there; so many raw bytes follow.

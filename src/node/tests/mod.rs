@@ -11,6 +11,7 @@ mod image;
 mod lacking;
 mod log_end;
 mod order;
+mod peers;
 mod picture;
 mod play;
 mod replicas;
@@ -235,6 +236,7 @@ impl Life {
                 Arc::new(Mutex::new(Some(seal.clone()))),
             ),
             nodes: Vec::new(),
+            named: Vec::new(),
             offline_after: Duration::from_secs(30),
             lease_reads: true,
             on_end: Arc::new(move |error| told.lock().push(error.to_string())),
