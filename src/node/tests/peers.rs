@@ -127,7 +127,7 @@ impl Lived {
     }
 
     /// Nobody answers at its place any more.
-    async fn is_gone(self) {
+    async fn goes(self) {
         self.endpoint.close(Duration::ZERO).await;
     }
 }
@@ -140,7 +140,7 @@ async fn while_the_root_group_is_silent_a_node_is_found_where_it_says_that_it_is
     let first = Lived::new(&env, &papers, MOVED, 1).await;
     first.is_in_view_of(&asker);
     assert_eq!(asker.ask(MOVED).await, Some(1));
-    first.is_gone().await;
+    first.goes().await;
     let second = Lived::new(&env, &papers, MOVED, 2).await;
     asker.is_in_view_of(&second);
     assert_eq!(second.ask(ASKER).await, Some(1));
@@ -149,7 +149,7 @@ async fn while_the_root_group_is_silent_a_node_is_found_where_it_says_that_it_is
     asker.peers.set_lost(true);
     until_answered(&asker, 2).await;
     // It has moved again, and an operator says where that is.
-    second.is_gone().await;
+    second.goes().await;
     let third = Lived::new(&env, &papers, MOVED, 3).await;
     assert_eq!(asker.peers.look_at(&third.at.address).await.unwrap(), MOVED);
     until_answered(&asker, 3).await;
@@ -162,7 +162,7 @@ async fn a_copy_is_not_asked_where_the_other_one_was_first() {
     let asker = Lived::new(&env, &papers, ASKER, 1).await;
     let first = Lived::new(&env, &papers, MOVED, 1).await;
     first.is_in_view_of(&asker);
-    first.is_gone().await;
+    first.goes().await;
     asker.peers.set_lost(true);
     let life = |nonce| Life { start: 2, nonce };
     let one = Lived::with(&env, &papers, MOVED, life(8)).await;
@@ -171,7 +171,7 @@ async fn a_copy_is_not_asked_where_the_other_one_was_first() {
         asker.is_in_view_of(lived);
         assert_eq!(lived.ask(ASKER).await, Some(1));
     }
-    one.is_gone().await;
+    one.goes().await;
     assert_eq!(asker.ask(MOVED).await, None);
     // Unless it is the one that is registered.
     asker.peers.registered(MOVED, life(9));
