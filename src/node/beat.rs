@@ -325,7 +325,8 @@ impl Node {
             repair: Some(self.repairs.view(self.id, self.env.clock.now())),
             settled: self.repairs.settled(),
             opens_ca: self.identity.opens_ca(),
-            reasons: self.own_reasons().await,
+            damage: self.own_damage(),
+            reasons: self.own_reasons(),
         }
     }
 

@@ -47,7 +47,7 @@ impl Node {
                 report.chunks += beat.chunks;
                 report.chunk_bytes += beat.chunk_bytes;
             }
-            let told = beat.reasons.iter();
+            let told = beat.damage.iter();
             let told = told.map(|reason| format!("node {node}: {reason}"));
             report.problems.extend(told);
         }

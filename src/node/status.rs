@@ -167,11 +167,11 @@ impl Node {
         Ok(Overview { status, ring })
     }
 
-    /// What is wrong on this node, in words.
-    pub(super) async fn own_reasons(self: &Arc<Self>) -> Vec<String> {
-        let mut reasons = self.damage_found_at_start();
+    /// What is damaged on this node, in words.
+    pub(super) fn own_damage(&self) -> Vec<String> {
+        let mut damage = self.damage_found_at_start();
         for (group, _, why) in self.groups.broken() {
-            reasons.push(format!(
+            damage.push(format!(
                 "its replica of group {group} must be replaced ({why})"
             ));
         }
@@ -179,7 +179,7 @@ impl Node {
             let (members, lossy) = (running.raft().members(), running.raft().lossy());
             for (replica, node) in members.voters.iter().chain(&members.learners) {
                 if lossy.contains(replica) {
-                    reasons.push(format!(
+                    damage.push(format!(
                         "replica {replica} of group {group} on node {node} has lost entries that it \
                          acknowledged and must be replaced; was an old copy of its data put back?"
                     ));
@@ -187,8 +187,25 @@ impl Node {
             }
         }
         for (group, _, why) in self.groups.waiting() {
-            reasons.push(format!("its replica of group {group} is not open ({why})"));
+            damage.push(format!("its replica of group {group} is not open ({why})"));
         }
+        let damaged = self.chunks.damaged_now();
+        if damaged > 0 {
+            damage.push(format!("{damaged} stored chunks are damaged"));
+        }
+        let unreadable = self.chunks.unreadable_rows();
+        if unreadable > 0 {
+            damage.push(format!(
+                "{unreadable} rows of its pack index are damaged, and their chunks count as missing; \
+                 restart it, which makes the index anew"
+            ));
+        }
+        damage
+    }
+
+    /// What else is wrong on this node, in words.
+    pub(super) fn own_reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
         let in_root = self.groups.root().is_some_and(|root| {
             let members = root.raft.members();
             let mut all = members.voters.iter().chain(&members.learners);
@@ -203,17 +220,6 @@ impl Node {
         }
         if let Err(error) = self.must_have_space() {
             reasons.push(format!("it takes no new data ({})", error.message));
-        }
-        let damaged = self.chunks.damaged_now();
-        if damaged > 0 {
-            reasons.push(format!("{damaged} stored chunks are damaged"));
-        }
-        let unreadable = self.chunks.unreadable_rows();
-        if unreadable > 0 {
-            reasons.push(format!(
-                "{unreadable} rows of its pack index are damaged, and their chunks count as missing; \
-                 restart it, which makes the index anew"
-            ));
         }
         reasons
     }
@@ -307,7 +313,10 @@ fn node_view(
         state = "draining";
         health.yellow(format!("node {} is draining", info.node));
     }
-    for reason in beat.into_iter().flat_map(|beat| &beat.reasons) {
+    for reason in beat
+        .into_iter()
+        .flat_map(|beat| beat.damage.iter().chain(&beat.reasons))
+    {
         health.yellow(format!("node {}: {reason}", info.node));
     }
     NodeView {

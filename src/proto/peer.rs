@@ -292,7 +292,9 @@ pub struct Beat {
     pub settled: Epoch,
     /// The key that opens the CA is in the node's directory.
     pub opens_ca: bool,
-    /// What is wrong on the node, in words.
+    /// What is damaged on the node, in words.
+    pub damage: Vec<String>,
+    /// What else is wrong on it, in words.
     pub reasons: Vec<String>,
 }
 

@@ -225,7 +225,7 @@ fn a_chunk_without_space_leaves_nothing_behind() {
 
 /// Nobody would look into the index of a node that is said to be well.
 #[test]
-fn a_row_of_the_pack_index_that_rots_shows_among_the_reasons() {
+fn a_row_of_the_pack_index_that_rots_shows_as_damage() {
     run(async {
         let life = Life::start(&SimDisk::new(SEED)).await.unwrap();
         let bytes = sample(7, 1_000);
@@ -235,17 +235,13 @@ fn a_row_of_the_pack_index_that_rots_shows_among_the_reasons() {
         writer.write(bytes).await.unwrap();
         writer.finish().await.unwrap();
         chunks.flush_index().await.unwrap();
-        let told = async || life.node.own_reasons().await.join("; ");
-        assert!(!told().await.contains("pack index"));
+        let told = || life.node.own_damage().join("; ");
+        assert!(!told().contains("pack index"));
         let base = ModelBase::open(&life.handles.disk, &Path::new(DIR).join("index"));
         assert!(base.flip_bit(&[&b"c"[..], &hash.0].concat(), 2, 1));
         let held = life.node.hold_here(vec![hash], Look::Known).await;
         assert_eq!(held.unwrap(), [None], "an answer all the same");
-        assert!(
-            told()
-                .await
-                .contains("1 rows of its pack index are damaged")
-        );
+        assert!(told().contains("1 rows of its pack index are damaged"));
         life.checked();
         life.end();
     });
