@@ -15,7 +15,10 @@
 mod support;
 
 use std::path::PathBuf;
-use support::Node;
+use std::time::Duration;
+use support::{Node, until};
+
+const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
 
 macro_rules! transcripts {
     ($($name:ident)*) => {$(
@@ -34,6 +37,10 @@ fn check(name: &str) {
         .join(format!("{name}.txt"));
     let expected = std::fs::read_to_string(&path).unwrap();
     let node = Node::start();
+    until(HEALTHY_WITHIN, "the node has counted its copies", || {
+        let status = node.dfs(&["--json", "status"]).stdout;
+        status.contains("counted_ms_ago") && !status.contains("\"counted_ms_ago\":null")
+    });
     let mut actual = String::new();
     for line in expected.lines() {
         if let Some(file) = line.strip_prefix("= ") {
@@ -124,6 +131,7 @@ fn settled(line: &str, node: &Node) -> String {
         "used",
         "uptime_ms",
         "applied",
+        "counted_ms_ago",
     ] {
         line = number_of(&line, key);
     }
@@ -135,6 +143,9 @@ fn settled(line: &str, node: &Node) -> String {
             .map(machine)
             .collect::<Vec<_>>()
             .join(" ");
+    }
+    if let Some((ring, _)) = line.split_once("(counted ") {
+        return format!("{ring}(counted TIME ago)");
     }
     if let Some((_, name)) = line.split_once(" left  ") {
         return format!("TIME left  {name}");
