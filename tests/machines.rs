@@ -78,6 +78,9 @@ fn a_full_node_refuses_and_the_others_take_over() {
         until(HEALTHY_WITHIN, "the status says so", || {
             health(&cluster).contains("takes no new data")
         });
+        // Nothing is damaged by that.
+        let found = cluster.dfs(&["fsck"]);
+        assert!(!found.stdout.contains("takes no new data"), "{found:?}");
         let remote = format!("/{name}");
         for through in 0..3 {
             let to = format!("{remote}{through}");
